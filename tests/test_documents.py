@@ -1,0 +1,339 @@
+"""Whatever README.md, docs/ and examples/ tell people to type is run here, as they would run it.
+
+Each fenced block of a document is taken by its language:
+
+* ``python``: run as a program. One that calls ``listen`` or runs a factory is a server: it has to
+  answer C-ECHO, take an image and end on SIGTERM. Any other is a client of a running
+  ``twistd dimse-scp`` and has to end with status 0. A block whose first line is a comment such as
+  ``# receiver.py`` is also saved under that name for the commands of the same document.
+* ``sh``: each command is run in a shell. ``twistd`` commands are servers like the above. What
+  installs or checks this project itself is not run again: `LEFT_TO_CI` names those commands.
+* ``toml``, ``text``, ``json``, ``systemd`` and directives of the documents' own are for reading.
+
+The documents use port 11112 throughout, and 8080 for web pages; here each gets a free one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+#: Languages whose blocks are read, not run.
+PROSE = {"text", "toml", "json", "ini", "dockerfile"}
+
+#: Commands that install or check this project. `.ci/run` runs them.
+LEFT_TO_CI = {
+    "python -m pip install .",
+    "python -m pip install '.[test]'",
+    "python -m pip install '.[uvloop]'",
+    "python -m pip install -e '.[test,lint,docs]'",
+    "python -m pytest",
+    "python -m pytest -m soak",
+    "ruff check .",
+    "ruff format --check .",
+    "mypy",
+    "lint-imports",
+    "python -m sphinx -W -b html docs docs/_build",
+    "towncrier build --draft --version next",
+    "bash .ci/run",
+}
+
+#: Programs of other projects: without them a block cannot be run.
+PEERS = {"echoscu", "storescu", "storescp", "dcmsend", "curl", "openssl"}
+
+IMAGES = ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm"]
+SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Block:
+    document: Path
+    line: int
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def filename(self) -> str | None:
+        """The name that the block gives itself in a first-line comment, if any."""
+        match = re.match(r"# ([\w-]+\.(?:py|tac|toml|sh))\n", self.text)
+        return match[1] if match else None
+
+
+def blocks(document: Path) -> list[Block]:
+    """The fenced blocks of a Markdown document, directives such as ``{toctree}`` included."""
+    found: list[Block] = []
+    opening: tuple[int, str, str] | None = None
+    content: list[str] = []
+    for number, line in enumerate(document.read_text().splitlines(), 1):
+        fence = re.match(r"(`{3,})\s*(.*)$", line)
+        if opening is None and fence:
+            opening, content = (number, fence[1], fence[2].strip()), []
+        elif opening is not None and fence and fence[1] == opening[1] and not fence[2]:
+            text = "\n".join(content) + "\n"
+            found.append(Block(document, opening[0], opening[2], text))
+            opening = None
+        elif opening is not None:
+            content.append(line)
+    assert opening is None, f"{document}:{opening and opening[0]}: the block is never closed"
+    return found
+
+
+def commands(text: str) -> list[str]:
+    """The single commands of an ``sh`` block, without comments and with joined continuations."""
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        line = re.sub(r"(^|\s)#.*$", "", line).strip()
+        found += [" ".join(part.split()) for part in line.split(" && ") if part.strip()]
+    return found
+
+
+ALL = [block for document in DOCUMENTS for block in blocks(document)]
+PROGRAMS = [block for block in ALL if block.language == "python"]
+SHELL = [
+    (block, command)
+    for block in ALL
+    if block.language == "sh"
+    for command in commands(block.text)
+    if command not in LEFT_TO_CI
+]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder to run things in, as a reader would have it, with the ports they find there."""
+
+    folder: Path
+    environment: dict[str, str]
+    dicom: int
+    web: int
+
+    def fill(self, text: str) -> str:
+        return text.replace("11112", str(self.dicom)).replace("8080", str(self.web))
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+
+    def must_run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        done = self.run(*command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    @contextmanager
+    def running(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """A server process that listens on this place's DICOM port; it has to end on SIGTERM."""
+        log = self.folder / f"server-{self.dicom}.log"
+        with log.open("w") as output:
+            server = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        try:
+            wait_for_port(self.dicom, server, log)
+            yield server
+            server.send_signal(signal.SIGTERM)
+            status = server.wait(SECONDS)
+            assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM), log.read_text()
+            assert "Traceback" not in log.read_text(), log.read_text()
+        finally:
+            server.kill()
+            server.wait()
+
+    def must_serve(self, *command: str) -> None:
+        with self.running(*command):
+            peer = f"ANY-SCP@127.0.0.1:{self.dicom}"
+            self.must_run("dimse", "echo", peer)
+            self.must_run("dimse", "store", peer, "image.dcm")
+
+
+def wait_for_port(port: int, server: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        with suppress(subprocess.TimeoutExpired):
+            status = server.wait(0.05)
+            raise AssertionError(f"the server ended with status {status}:\n{log.read_text()}")
+    raise AssertionError(f"nobody listens on {port}:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """``python``, ``dimse`` and ``twistd`` are those of the Python that runs the tests."""
+    programs = tmp_path_factory.mktemp("bin")
+    dimse = programs / "dimse"
+    dimse.write_text(
+        f"#!{sys.executable}\nfrom twisted_dimse.cli import main\nraise SystemExit(main())\n"
+    )
+    dimse.chmod(0o755)
+    (programs / "python").symlink_to(sys.executable)
+    path = os.pathsep.join([str(programs), sysconfig.get_path("scripts"), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def place(tmp_path: Path, environment: dict[str, str]) -> Place:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in IMAGES:
+        source = get_testdata_file(name)
+        assert isinstance(source, str)
+        shutil.copy(source, images)
+    shutil.copy(images / "CT_small.dcm", tmp_path / "image.dcm")
+    (images / "notes.txt").write_text("not DICOM")
+    return Place(tmp_path, environment, free_port(), free_port())
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Place]:
+    """The running receiver that the clients in the documents talk to."""
+    place = Place(tmp_path_factory.mktemp("node"), environment, free_port(), free_port())
+    listen = f"tcp:{place.dicom}:interface=127.0.0.1"
+    with place.running("twistd", "-n", "dimse-scp", "--listen", listen, "--store-only"):
+        yield place
+
+
+def save_named_blocks(document: Path, place: Place) -> None:
+    for block in blocks(document):
+        if block.filename:
+            (place.folder / block.filename).write_text(place.fill(block.text))
+
+
+def program_serves(text: str) -> bool:
+    return "listen(" in text or "AssociationFactory(" in text or "makeService" in text
+
+
+@pytest.mark.parametrize("block", ALL, ids=lambda block: block.name)
+def test_a_block_says_what_it_is(block: Block) -> None:
+    known = block.language in {"python", "sh"} | PROSE or block.language.startswith("{")
+    assert known, f"{block.name}: what is {block.language or 'a block without a language'!r}?"
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
+def test_a_program_of_the_documents_runs(block: Block, place: Place, node: Place) -> None:
+    serves = program_serves(block.text)
+    there = place if serves else Place(place.folder, place.environment, node.dicom, node.web)
+    save_named_blocks(block.document, there)
+    name = block.filename or "program.py"
+    (there.folder / name).write_text(there.fill(block.text))
+    if name.endswith(".tac"):
+        there.must_serve("twistd", "-n", "-y", name)
+    elif serves:
+        there.must_serve("python", name)
+    else:
+        there.must_run("python", name)
+
+
+@pytest.mark.parametrize(
+    ("block", "command"),
+    SHELL,
+    ids=[f"{block.name}-{command[:40]}" for block, command in SHELL],
+)
+def test_a_command_of_the_documents_runs(
+    block: Block, command: str, place: Place, node: Place
+) -> None:
+    program = command.split()[0]
+    if program == "twistd":
+        save_named_blocks(block.document, place)
+        if "dimse-scp" in command and "11112" not in command:
+            command += " --listen tcp:11112:interface=127.0.0.1"
+        place.must_serve("bash", "-c", "exec " + place.fill(command))
+        return
+    assert program in {"dimse", "python"} | PEERS, f"{block.name}: nothing here runs {program}"
+    if shutil.which(program, path=place.environment["PATH"]) is None:
+        assert os.environ.get("REQUIRE_PEERS") != "1", f"{program} is not installed"
+        pytest.skip(f"{program} is not installed")
+    if block.document.name == "CONTRIBUTING.md":
+        folder = ROOT  # it speaks to somebody who stands in a clone
+    else:
+        folder = place.folder
+        save_named_blocks(block.document, place)
+    there = Place(folder, place.environment, node.dicom, node.web)
+    there.must_run("bash", "-c", there.fill(command))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_an_example_runs(example: Path, place: Place, node: Place) -> None:
+    text = example.read_text()
+    serves = program_serves(text)
+    there = place if serves else Place(place.folder, place.environment, node.dicom, node.web)
+    program = there.folder / example.name
+    program.write_text(there.fill(text))
+    if not serves:
+        there.must_run("python", example.name)
+        return
+    with there.running("python", example.name):
+        peer = f"ANY-SCP@127.0.0.1:{there.dicom}"
+        there.must_run("dimse", "store", peer, "images")
+        if "8080" in text:
+            page = urllib.request.urlopen(f"http://127.0.0.1:{there.web}/", timeout=SECONDS)
+            assert page.status == 200
+            assert "CT" in page.read().decode()
+
+
+def test_each_command_left_to_ci_is_run_there() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    used = {command for block in ALL if block.language == "sh" for command in commands(block.text)}
+    missing = [
+        command
+        for command in sorted(LEFT_TO_CI & used)
+        if command != "bash .ci/run" and command not in script
+    ]
+    assert not missing
+    assert used >= LEFT_TO_CI, f"no document has {sorted(LEFT_TO_CI - used)}"
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    broken = []
+    for document in DOCUMENTS:
+        prose = re.sub(r"^(`{3,}).*?^\1$", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", prose):
+            if not (document.parent / target).exists():
+                broken.append(f"{document.name}: {target}")
+    assert not broken
