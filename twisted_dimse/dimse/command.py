@@ -1,0 +1,264 @@
+"""Command sets of PS3.7 6.3 and annex E: Implicit VR Little Endian, group 0000, by hand.
+
+They are tiny and on every message, so there is a table, `struct` and one dictionary, keyed by the
+standard's keywords, and no data set object.
+
+    data = encode({"CommandField": C_ECHO_RQ, "MessageID": 7, ...})   # group length comes first
+    command = decode(data)
+    command["MessageID"] == command.MessageID == 7
+
+Values are ``str`` (UI, AE, LO), ``int`` (US, UL) and tuples of tags as ``int`` (AT).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from twisted_dimse.errors import ProtocolViolation
+
+C_STORE_RQ, C_GET_RQ, C_FIND_RQ, C_MOVE_RQ, C_ECHO_RQ = 0x0001, 0x0010, 0x0020, 0x0021, 0x0030
+N_EVENT_REPORT_RQ, N_GET_RQ, N_SET_RQ = 0x0100, 0x0110, 0x0120
+N_ACTION_RQ, N_CREATE_RQ, N_DELETE_RQ = 0x0130, 0x0140, 0x0150
+C_CANCEL_RQ = 0x0FFF
+RESPONSE = 0x8000  # set in the command field of every response
+
+NO_DATA_SET = 0x0101
+DATA_SET_FOLLOWS = 0x0001
+
+LOW, MEDIUM, HIGH = 2, 0, 1
+PRIORITIES = {"low": LOW, "medium": MEDIUM, "high": HIGH}
+
+REQUEST_NAMES = {
+    C_STORE_RQ: "C-STORE",
+    C_GET_RQ: "C-GET",
+    C_FIND_RQ: "C-FIND",
+    C_MOVE_RQ: "C-MOVE",
+    C_ECHO_RQ: "C-ECHO",
+    N_EVENT_REPORT_RQ: "N-EVENT-REPORT",
+    N_GET_RQ: "N-GET",
+    N_SET_RQ: "N-SET",
+    N_ACTION_RQ: "N-ACTION",
+    N_CREATE_RQ: "N-CREATE",
+    N_DELETE_RQ: "N-DELETE",
+}
+
+# The dictionary of PS3.7 annex E.1: element number, keyword, VR.
+ELEMENTS = (
+    (0x0000, "CommandGroupLength", "UL"),
+    (0x0002, "AffectedSOPClassUID", "UI"),
+    (0x0003, "RequestedSOPClassUID", "UI"),
+    (0x0100, "CommandField", "US"),
+    (0x0110, "MessageID", "US"),
+    (0x0120, "MessageIDBeingRespondedTo", "US"),
+    (0x0600, "MoveDestination", "AE"),
+    (0x0700, "Priority", "US"),
+    (0x0800, "CommandDataSetType", "US"),
+    (0x0900, "Status", "US"),
+    (0x0901, "OffendingElement", "AT"),
+    (0x0902, "ErrorComment", "LO"),
+    (0x0903, "ErrorID", "US"),
+    (0x1000, "AffectedSOPInstanceUID", "UI"),
+    (0x1001, "RequestedSOPInstanceUID", "UI"),
+    (0x1002, "EventTypeID", "US"),
+    (0x1005, "AttributeIdentifierList", "AT"),
+    (0x1008, "ActionTypeID", "US"),
+    (0x1020, "NumberOfRemainingSuboperations", "US"),
+    (0x1021, "NumberOfCompletedSuboperations", "US"),
+    (0x1022, "NumberOfFailedSuboperations", "US"),
+    (0x1023, "NumberOfWarningSuboperations", "US"),
+    (0x1030, "MoveOriginatorApplicationEntityTitle", "AE"),
+    (0x1031, "MoveOriginatorMessageID", "US"),
+)
+ERROR_COMMENT_LENGTH = 64
+
+_ELEMENT = struct.Struct("<HHI")
+_US_ELEMENT = struct.Struct("<HHIH")
+_UINT16 = struct.Struct("<H")
+_UINT32 = struct.Struct("<I")
+_TAG = struct.Struct("<HH")
+_GROUP_LENGTH = struct.Struct("<HHII")
+
+
+class CommandSet(dict[str, Any]):
+    """A decoded command set: keyword to value. Values can also be had as attributes; a keyword
+    that the set lacks is None there."""
+
+    __slots__ = ()
+
+    def __getattr__(self, keyword: str) -> Any:
+        if keyword in _KEYWORDS:
+            return self.get(keyword)
+        raise AttributeError(keyword)
+
+    @property
+    def has_data_set(self) -> bool:
+        """Whether a data set follows: any type but 0101H, and also none given."""
+        return bool(self.get("CommandDataSetType", NO_DATA_SET) != NO_DATA_SET)
+
+    @property
+    def is_response(self) -> bool:
+        return bool(self["CommandField"] & RESPONSE)
+
+    @property
+    def name(self) -> str:
+        """Such as ``C-STORE-RQ``, for logs and traces."""
+        return message_name(self["CommandField"])
+
+
+def message_name(field: int) -> str:
+    """``C-FIND-RSP`` for 0x8020; the number where the standard has none."""
+    if field == C_CANCEL_RQ:
+        return "C-CANCEL-RQ"
+    name = REQUEST_NAMES.get(field & ~RESPONSE)
+    if name is None:
+        return f"command {field:04X}H"
+    return name + ("-RSP" if field & RESPONSE else "-RQ")
+
+
+def encode(command: Mapping[str, Any]) -> bytes:
+    """The command set, elements in rising order, group length first. What is None is left out.
+
+    Raises `ValueError` for a keyword or a value that has no place in a command set.
+    """
+    try:
+        body = b"".join(
+            [
+                _ENCODERS[keyword](command[keyword])
+                for keyword in sorted(command, key=_ORDER.__getitem__)
+                if command[keyword] is not None
+            ]
+        )
+    except (KeyError, struct.error, AttributeError, TypeError) as error:
+        raise ValueError(f"not a command set: {error!r}") from None
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+
+
+def decode(data: bytes | bytearray | memoryview) -> CommandSet:
+    """The command set in ``data``. Elements that PS3.7 does not have, or has retired, are skipped.
+
+    Raises `ProtocolViolation` for what is not a command set.
+    """
+    command = CommandSet()
+    offset, end = 0, len(data)
+    unpack = _ELEMENT.unpack_from
+    try:
+        while offset < end:
+            group, element, length = unpack(data, offset)
+            offset += 8
+            stop = offset + length
+            if group or stop > end:
+                _refuse(group, element, length, end - offset)
+            known = _DECODERS.get(element)
+            if known is not None:
+                keyword, decoder = known
+                command[keyword] = decoder(data, offset, stop)
+            offset = stop
+    except struct.error:
+        raise ProtocolViolation(f"command set ends within an element at {offset}") from None
+    if "CommandField" not in command:
+        raise ProtocolViolation("command set without a Command Field")
+    return command
+
+
+def _refuse(group: int, element: int, length: int, left: int) -> NoReturn:
+    if group:
+        raise ProtocolViolation(f"element ({group:04X},{element:04X}) in a command set")
+    raise ProtocolViolation(
+        f"command element (0000,{element:04X}) of {length} octets where {left} are left"
+    )
+
+
+# --- values
+
+
+def _encode_uid(element: int) -> Callable[[str], bytes]:
+    def encode_uid(value: str) -> bytes:
+        data = value.encode("ascii")
+        if len(data) & 1:
+            data += b"\x00"
+        return _ELEMENT.pack(0, element, len(data)) + data
+
+    return encode_uid
+
+
+def _encode_text(element: int) -> Callable[[str], bytes]:
+    def encode_text(value: str) -> bytes:
+        data = value.encode("ascii", "replace")[:ERROR_COMMENT_LENGTH]
+        if len(data) & 1:
+            data += b" "
+        return _ELEMENT.pack(0, element, len(data)) + data
+
+    return encode_text
+
+
+def _encode_us(element: int) -> Callable[[int], bytes]:
+    def encode_us(value: int) -> bytes:
+        return _US_ELEMENT.pack(0, element, 2, value)
+
+    return encode_us
+
+
+def _encode_at(element: int) -> Callable[[Iterable[int]], bytes]:
+    def encode_at(value: Iterable[int]) -> bytes:
+        data = b"".join(_TAG.pack(tag >> 16, tag & 0xFFFF) for tag in value)
+        return _ELEMENT.pack(0, element, len(data)) + data
+
+    return encode_at
+
+
+Octets = bytes | bytearray | memoryview
+
+
+def _decode_uid(data: Octets, start: int, stop: int) -> str:
+    return bytes(data[start:stop]).rstrip(b"\x00 ").decode("latin-1")
+
+
+def _decode_text(data: Octets, start: int, stop: int) -> str:
+    return bytes(data[start:stop]).strip(b"\x00 ").decode("latin-1")
+
+
+def _decode_us(data: Octets, start: int, stop: int) -> int:
+    if stop - start != 2:
+        raise ProtocolViolation(f"US command element of {stop - start} octets")
+    return int(_UINT16.unpack_from(data, start)[0])
+
+
+def _decode_ul(data: Octets, start: int, stop: int) -> int:
+    if stop - start != 4:
+        raise ProtocolViolation(f"UL command element of {stop - start} octets")
+    return int(_UINT32.unpack_from(data, start)[0])
+
+
+def _decode_at(data: Octets, start: int, stop: int) -> tuple[int, ...]:
+    if (stop - start) % 4:
+        raise ProtocolViolation(f"AT command element of {stop - start} octets")
+    pairs = (_TAG.unpack_from(data, offset) for offset in range(start, stop, 4))
+    return tuple(group << 16 | element for group, element in pairs)
+
+
+def _encode_nothing(_value: object) -> bytes:
+    return b""  # the group length is worked out, whatever was given
+
+
+_ENCODER_OF_VR: dict[str, Callable[[int], Callable[[Any], bytes]]] = {
+    "UI": _encode_uid,
+    "AE": _encode_text,
+    "LO": _encode_text,
+    "US": _encode_us,
+    "AT": _encode_at,
+    "UL": lambda _element: _encode_nothing,
+}
+_DECODER_OF_VR: dict[str, Callable[[Octets, int, int], Any]] = {
+    "UI": _decode_uid,
+    "AE": _decode_text,
+    "LO": _decode_text,
+    "US": _decode_us,
+    "AT": _decode_at,
+    "UL": _decode_ul,
+}
+_ENCODERS = {keyword: _ENCODER_OF_VR[vr](element) for element, keyword, vr in ELEMENTS}
+_DECODERS = {element: (keyword, _DECODER_OF_VR[vr]) for element, keyword, vr in ELEMENTS}
+_ORDER = {keyword: element for element, keyword, _vr in ELEMENTS}
+_KEYWORDS = frozenset(_ORDER)
