@@ -10,7 +10,8 @@ Each fenced block of a document is taken by its language:
   installs or checks this project itself is not run again: `LEFT_TO_CI` names those commands.
 * ``toml``, ``text``, ``json``, ``systemd`` and directives of the documents' own are for reading.
 
-The documents use port 11112 throughout, and 8080 for web pages; here each gets a free one.
+The documents use port 11112 throughout, 8080 for web pages, and 11113 for a server that is a client
+of the one on 11112; here each gets a free one.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import sysconfig
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,10 @@ PROSE = {"text", "toml", "json", "ini", "dockerfile"}
 LEFT_TO_CI = {
     "python -m pip install .",
     "python -m pip install '.[test]'",
-    "python -m pip install '.[uvloop]'",
     "python -m pip install -e '.[test,lint,docs]'",
     "python -m pytest",
     "python -m pytest -m soak",
+    "python -m benchmarks",
     "ruff check .",
     "ruff format --check .",
     "mypy",
@@ -65,6 +66,8 @@ LEFT_TO_CI = {
 #: Programs of other projects: without them a block cannot be run.
 PEERS = {"echoscu", "storescu", "storescp", "dcmsend", "curl", "openssl"}
 
+WRITTEN_PORTS = ["11112", "11113", "8080"]
+A_PORT = re.compile(rf"\b({'|'.join(WRITTEN_PORTS)})\b")
 IMAGES = ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm"]
 SECONDS = 30
 
@@ -126,22 +129,32 @@ SHELL = [
 ]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+def free_ports() -> dict[str, int]:
+    """A free port for each that the documents write."""
+    with ExitStack() as stack:
+        listening = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in WRITTEN_PORTS
+        ]
+        return {
+            written: int(one.getsockname()[1])
+            for written, one in zip(WRITTEN_PORTS, listening, strict=True)
+        }
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder to run things in, as a reader would have it, with the ports they find there."""
+    """A folder to run things in, as a reader would have it, and a port for each they write."""
 
     folder: Path
     environment: dict[str, str]
-    dicom: int
-    web: int
+    ports: dict[str, int]
+
+    def beside(self, node: Place) -> Place:
+        """The same place, where the node is what answers on 11112."""
+        return replace(self, ports={**self.ports, "11112": node.ports["11112"]})
 
     def fill(self, text: str) -> str:
-        return text.replace("11112", str(self.dicom)).replace("8080", str(self.web))
+        return A_PORT.sub(lambda written: str(self.ports[written[0]]), text)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -160,9 +173,10 @@ class Place:
         return done
 
     @contextmanager
-    def running(self, *command: str) -> Iterator[subprocess.Popen[str]]:
-        """A server process that listens on this place's DICOM port; it has to end on SIGTERM."""
-        log = self.folder / f"server-{self.dicom}.log"
+    def running(self, *command: str, at: str = "11112") -> Iterator[str]:
+        """A server process and how to call it as a peer; it has to end on SIGTERM."""
+        port = self.ports[at]
+        log = self.folder / f"server-{port}.log"
         with log.open("w") as output:
             server = subprocess.Popen(
                 command,
@@ -174,8 +188,8 @@ class Place:
                 text=True,
             )
         try:
-            wait_for_port(self.dicom, server, log)
-            yield server
+            wait_for_port(port, server, log)
+            yield f"ANY-SCP@127.0.0.1:{port}"
             server.send_signal(signal.SIGTERM)
             status = server.wait(SECONDS)
             assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM), log.read_text()
@@ -184,11 +198,17 @@ class Place:
             server.kill()
             server.wait()
 
-    def must_serve(self, *command: str) -> None:
-        with self.running(*command):
-            peer = f"ANY-SCP@127.0.0.1:{self.dicom}"
-            self.must_run("dimse", "echo", peer)
-            self.must_run("dimse", "store", peer, "image.dcm")
+    def must_serve(self, *command: str, at: str = "11112") -> None:
+        """Run a server, and send it an echo and an image by the titles that it asks for."""
+        asked = " ".join(command)
+        called = re.search(r"--ae-title[ =](\S+)", asked)
+        calling = re.search(r"--allow-calling[ =](\S+)", asked)
+        with self.running(*command, at=at) as peer:
+            if called:
+                peer = peer.replace("ANY-SCP", called[1])
+            titles = ["--calling", calling[1] if calling else "ANY-SCU"]
+            self.must_run("dimse", "echo", peer, *titles)
+            self.must_run("dimse", "store", peer, "image.dcm", *titles)
 
 
 def wait_for_port(port: int, server: subprocess.Popen[str], log: Path) -> None:
@@ -212,7 +232,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         f"#!{sys.executable}\nfrom twisted_dimse.cli import main\nraise SystemExit(main())\n"
     )
     dimse.chmod(0o755)
-    (programs / "python").symlink_to(sys.executable)
+    python = programs / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
     path = os.pathsep.join([str(programs), sysconfig.get_path("scripts"), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
@@ -227,14 +249,14 @@ def place(tmp_path: Path, environment: dict[str, str]) -> Place:
         shutil.copy(source, images)
     shutil.copy(images / "CT_small.dcm", tmp_path / "image.dcm")
     (images / "notes.txt").write_text("not DICOM")
-    return Place(tmp_path, environment, free_port(), free_port())
+    return Place(tmp_path, environment, free_ports())
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Place]:
     """The running receiver that the clients in the documents talk to."""
-    place = Place(tmp_path_factory.mktemp("node"), environment, free_port(), free_port())
-    listen = f"tcp:{place.dicom}:interface=127.0.0.1"
+    place = Place(tmp_path_factory.mktemp("node"), environment, free_ports())
+    listen = place.fill("tcp:11112:interface=127.0.0.1")
     with place.running("twistd", "-n", "dimse-scp", "--listen", listen, "--store-only"):
         yield place
 
@@ -258,14 +280,14 @@ def test_a_block_says_what_it_is(block: Block) -> None:
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
 def test_a_program_of_the_documents_runs(block: Block, place: Place, node: Place) -> None:
     serves = program_serves(block.text)
-    there = place if serves else Place(place.folder, place.environment, node.dicom, node.web)
-    save_named_blocks(block.document, there)
+    at = "11113" if "11113" in block.text else "11112"
+    there = place if serves and at == "11112" else place.beside(node)
     name = block.filename or "program.py"
     (there.folder / name).write_text(there.fill(block.text))
     if name.endswith(".tac"):
         there.must_serve("twistd", "-n", "-y", name)
     elif serves:
-        there.must_serve("python", name)
+        there.must_serve("python", name, at=at)
     else:
         there.must_run("python", name)
 
@@ -278,12 +300,13 @@ def test_a_program_of_the_documents_runs(block: Block, place: Place, node: Place
 def test_a_command_of_the_documents_runs(
     block: Block, command: str, place: Place, node: Place
 ) -> None:
-    program = command.split()[0]
+    program = next(word for word in command.split() if "=" not in word)
+    command = command.replace("PYTHONPATH=.", f"PYTHONPATH=.:{ROOT}")
     if program == "twistd":
         save_named_blocks(block.document, place)
         if "dimse-scp" in command and "11112" not in command:
             command += " --listen tcp:11112:interface=127.0.0.1"
-        place.must_serve("bash", "-c", "exec " + place.fill(command))
+        place.must_serve("bash", "-c", place.fill(command.replace("twistd", "exec twistd", 1)))
         return
     assert program in {"dimse", "python"} | PEERS, f"{block.name}: nothing here runs {program}"
     if shutil.which(program, path=place.environment["PATH"]) is None:
@@ -294,7 +317,7 @@ def test_a_command_of_the_documents_runs(
     else:
         folder = place.folder
         save_named_blocks(block.document, place)
-    there = Place(folder, place.environment, node.dicom, node.web)
+    there = replace(place.beside(node), folder=folder)
     there.must_run("bash", "-c", there.fill(command))
 
 
@@ -302,17 +325,15 @@ def test_a_command_of_the_documents_runs(
 def test_an_example_runs(example: Path, place: Place, node: Place) -> None:
     text = example.read_text()
     serves = program_serves(text)
-    there = place if serves else Place(place.folder, place.environment, node.dicom, node.web)
-    program = there.folder / example.name
-    program.write_text(there.fill(text))
+    there = place if serves else place.beside(node)
+    (there.folder / example.name).write_text(there.fill(text))
     if not serves:
         there.must_run("python", example.name)
         return
-    with there.running("python", example.name):
-        peer = f"ANY-SCP@127.0.0.1:{there.dicom}"
+    with there.running("python", example.name) as peer:
         there.must_run("dimse", "store", peer, "images")
         if "8080" in text:
-            page = urllib.request.urlopen(f"http://127.0.0.1:{there.web}/", timeout=SECONDS)
+            page = urllib.request.urlopen(there.fill("http://127.0.0.1:8080/"), timeout=SECONDS)
             assert page.status == 200
             assert "CT" in page.read().decode()
 
