@@ -1,0 +1,386 @@
+"""Data sets as streams: sources to send from, sinks to receive into, and the Part 10 header.
+
+A *source* has `sop_class_uid`, `sop_instance_uid`, `transfer_syntax` and ``open()``, which gives a
+binary file at the data set's first byte. `as_source` makes one of a path or a pydicom Dataset.
+A *sink* has ``write(slice)``, ``finish()`` and ``abandon()``; see `Sink`.
+
+    source = as_source("image.dcm")
+    with source.open() as data: ...
+    part10_header(sop_class_uid, sop_instance_uid, transfer_syntax) + data    # a file again
+
+This is the one place where data sets are encoded and decoded, by pydicom, when somebody wants to
+look at one (PS3.5, PS3.10 7).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
+
+from twisted_dimse.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, ElementScan
+from twisted_dimse.errors import StatusError
+from twisted_dimse.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    UNCOMPRESSED_TRANSFER_SYNTAXES,
+)
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from twisted.internet.defer import Deferred
+
+MAX_DATA_SET = 64 << 20  # of a data set that is held in memory, not of an instance
+_HEAD = 16384
+_PREAMBLE = 128
+_CANNOT_UNDERSTAND = 0xC000
+_OUT_OF_RESOURCES = 0x0213
+
+
+class NotDicom(ValueError):
+    """A file in which no data set that could be sent was found."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """An instance to send; `open` may be called more than once."""
+
+    @property
+    def sop_class_uid(self) -> str: ...
+
+    @property
+    def sop_instance_uid(self) -> str: ...
+
+    @property
+    def transfer_syntax(self) -> str: ...
+
+    def open(self) -> BinaryIO: ...
+
+
+class Sink(Protocol):
+    """Takes one data set as it arrives.
+
+    `write` gets a slice that is valid until it returns; a Deferred from it pauses the transport
+    until it fires. After the last slice `finish` gives the status, now or by Deferred. `abandon`
+    is called instead where the association ended first.
+    """
+
+    def write(self, data: bytes | memoryview) -> Deferred[Any] | None: ...
+
+    def finish(self) -> Any: ...
+
+    def abandon(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """The data set of a file on disk, from octet `offset` to the end, as it is encoded there."""
+
+    path: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+    offset: int
+    size: int
+
+    def open(self) -> BinaryIO:
+        file = open(self.path, "rb", buffering=0)
+        file.seek(self.offset)
+        return file
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> FileSource:
+        """Read the header of a DICOM file, with or without file meta information.
+
+        Raises `NotDicom` where there is none, and `OSError`.
+        """
+        name = os.fspath(path)
+        with open(name, "rb", buffering=0) as file:
+            head = file.read(_HEAD)
+            size = os.fstat(file.fileno()).st_size
+        meta, offset = _file_meta(head)
+        syntax = _text(meta, 0x0010) or _guess_syntax(head[offset : offset + 12])
+        if syntax is None:
+            raise NotDicom(f"{name}: not a DICOM file")
+        sop_class, sop_instance = _text(meta, 0x0002), _text(meta, 0x0003)
+        if not (sop_class and sop_instance):
+            found = _scan_file(name, offset, syntax)
+            sop_class = sop_class or found.get(SOP_CLASS_UID, b"").decode("latin-1")
+            sop_instance = sop_instance or found.get(SOP_INSTANCE_UID, b"").decode("latin-1")
+        if not (sop_class and sop_instance):
+            raise NotDicom(f"{name}: no SOP Class UID or no SOP Instance UID")
+        return cls(name, sop_class, sop_instance, syntax, offset, size - offset)
+
+
+@dataclass(frozen=True, slots=True)
+class BytesSource:
+    """An encoded data set in memory."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+    data: bytes
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSource:
+    """A pydicom Dataset, encoded when it is opened."""
+
+    dataset: Dataset
+    transfer_syntax: str
+
+    @property
+    def sop_class_uid(self) -> str:
+        return str(self.dataset.SOPClassUID)
+
+    @property
+    def sop_instance_uid(self) -> str:
+        return str(self.dataset.SOPInstanceUID)
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(encode_dataset(self.dataset, self.transfer_syntax))
+
+    def in_syntax(self, transfer_syntax: str) -> DatasetSource:
+        """The same Dataset to be encoded otherwise; only between uncompressed syntaxes."""
+        return DatasetSource(self.dataset, transfer_syntax)
+
+
+def as_source(item: Any) -> Source:
+    """A source of what a caller may hand over: a path, a pydicom Dataset, or a source already.
+
+    Raises `NotDicom` or `OSError` for a path that cannot be sent, `TypeError` for anything else.
+    """
+    if isinstance(item, (str, os.PathLike)):
+        return FileSource.of(item)
+    if isinstance(item, Source):
+        return item
+    if hasattr(item, "SOPInstanceUID"):
+        return DatasetSource(item, _syntax_of(item))
+    raise TypeError(f"neither a path, a Dataset with a SOP Instance UID nor a source: {item!r}")
+
+
+def syntaxes_for(source: Source) -> tuple[str, ...]:
+    """The transfer syntaxes in which a source can be sent, the best one first."""
+    if isinstance(source, DatasetSource):
+        own = source.transfer_syntax
+        if own in UNCOMPRESSED_TRANSFER_SYNTAXES:
+            others = (uid for uid in UNCOMPRESSED_TRANSFER_SYNTAXES if uid != own)
+            return (own, *others)
+    return (source.transfer_syntax,)
+
+
+# --- encoding, by pydicom
+
+
+def encode_dataset(dataset: Dataset, transfer_syntax: str) -> bytes:
+    """The data set, encoded and of even length. Group 0002 is left out.
+
+    Raises `ValueError` where pydicom cannot write it.
+    """
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filewriter import write_dataset
+
+    file = DicomBytesIO()
+    file.is_little_endian = transfer_syntax != EXPLICIT_VR_BIG_ENDIAN
+    file.is_implicit_VR = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
+    try:
+        write_dataset(file, dataset)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"data set cannot be encoded: {error}") from error
+    data = file.getvalue()
+    if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data = deflate.compress(data) + deflate.flush()
+    return data + b"\x00" if len(data) & 1 else data
+
+
+def decode_dataset(data: bytes | BinaryIO, transfer_syntax: str) -> Dataset:
+    """A pydicom Dataset of an encoded one, whose values pydicom parses when they are looked at.
+
+    Raises `ValueError` for what is not a data set, or inflates to over `MAX_DATA_SET` octets.
+    """
+    from pydicom.filereader import read_dataset
+
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        file = io.BytesIO(_inflate(file.read()))
+    implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
+    try:
+        dataset = read_dataset(file, implicit, transfer_syntax != EXPLICIT_VR_BIG_ENDIAN)
+    except Exception as error:
+        raise ValueError(f"data set cannot be read: {error}") from error
+    return dataset
+
+
+def _inflate(data: bytes) -> bytes:
+    try:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        plain = inflate.decompress(data, MAX_DATA_SET)
+    except zlib.error as error:
+        raise ValueError(f"deflated data set cannot be inflated: {error}") from error
+    if inflate.unconsumed_tail:
+        raise ValueError(f"deflated data set inflates to over {MAX_DATA_SET} octets")
+    return plain
+
+
+# --- receiving
+
+
+class CollectingSink:
+    """Holds a data set, at most ``limit`` octets of it, and hands it to ``done`` when complete."""
+
+    def __init__(self, done: Any, limit: int = MAX_DATA_SET) -> None:
+        self._done = done
+        self._limit = limit
+        self._data = bytearray()
+
+    def write(self, data: bytes | memoryview) -> None:
+        if len(self._data) + len(data) > self._limit:
+            self._data.clear()
+            raise StatusError(_OUT_OF_RESOURCES, f"data set of over {self._limit} octets")
+        self._data += data
+
+    def finish(self) -> Any:
+        data, self._data = bytes(self._data), bytearray()
+        return self._done(data)
+
+    def abandon(self) -> None:
+        self._data.clear()
+
+
+class DiscardingSink:
+    """Takes a data set and keeps nothing of it; answers success."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        pass
+
+    def finish(self) -> int:
+        return 0
+
+    def abandon(self) -> None:
+        pass
+
+
+# --- PS3.10 files
+
+_ELEMENT = struct.Struct("<HH2sH")
+
+
+def part10_header(
+    sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae_title: str = ""
+) -> bytes:
+    """Preamble, prefix and file meta information (PS3.10 7.1) to stand before a data set."""
+    meta = b"".join(
+        (
+            b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01",
+            _meta_uid(0x0002, sop_class_uid),
+            _meta_uid(0x0003, sop_instance_uid),
+            _meta_uid(0x0010, transfer_syntax),
+            _META_IMPLEMENTATION,
+            _meta_element(0x0016, b"AE", source_ae_title.encode("latin-1"), b" ")
+            if source_ae_title
+            else b"",
+        )
+    )
+    return b"%sDICM%s%s" % (bytes(_PREAMBLE), struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)), meta)
+
+
+def _meta_element(element: int, vr: bytes, data: bytes, padding: bytes) -> bytes:
+    if len(data) & 1:
+        data += padding
+    return _ELEMENT.pack(2, element, vr, len(data)) + data
+
+
+def _meta_uid(element: int, uid: str) -> bytes:
+    return _meta_element(element, b"UI", uid.encode("latin-1"), b"\x00")
+
+
+_META_IMPLEMENTATION = _meta_uid(0x0012, IMPLEMENTATION_CLASS_UID) + _meta_element(
+    0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode(), b" "
+)
+
+
+def _file_meta(head: bytes) -> tuple[dict[int, bytes], int]:
+    """The elements of group 0002 at the front of a file, and where the data set begins."""
+    offset = _PREAMBLE + 4 if head[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else 0
+    meta: dict[int, bytes] = {}
+    while offset + 8 <= len(head):
+        group, element, vr, length = _ELEMENT.unpack_from(head, offset)
+        if group != 2:
+            break
+        value = offset + 8
+        if vr in (b"OB", b"UN", b"UT"):
+            if offset + 12 > len(head):
+                break
+            length = int.from_bytes(head[offset + 8 : offset + 12], "little")
+            value = offset + 12
+        meta[element] = head[value : value + length]
+        offset = value + length
+    return meta, offset
+
+
+def _text(meta: dict[int, bytes], element: int) -> str:
+    return meta.get(element, b"").rstrip(b"\x00 ").decode("latin-1")
+
+
+def _guess_syntax(start: bytes) -> str | None:
+    """The transfer syntax of a data set that no file meta information names, by its first element."""
+    if len(start) < 8:
+        return None
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    if start[1] == 0 and start[0] in (0x00, 0x02, 0x04, 0x08):
+        if explicit:
+            return EXPLICIT_VR_LITTLE_ENDIAN
+        length = int.from_bytes(start[4:8], "little")
+        return IMPLICIT_VR_LITTLE_ENDIAN if length < 1 << 16 else None
+    if start[0] == 0 and start[1] in (0x04, 0x08) and explicit:
+        return EXPLICIT_VR_BIG_ENDIAN
+    return None
+
+
+def _scan_file(path: str, offset: int, transfer_syntax: str) -> dict[int, bytes]:
+    scan = ElementScan(transfer_syntax, (SOP_CLASS_UID, SOP_INSTANCE_UID))
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        while not scan.done and (data := file.read(1 << 16)):
+            scan.feed(data)
+    return scan.found
+
+
+def _syntax_of(dataset: Any) -> str:
+    """The transfer syntax a Dataset says it has, or the default for one that says nothing."""
+    meta = getattr(dataset, "file_meta", None)
+    syntax = getattr(meta, "TransferSyntaxUID", None)
+    if syntax:
+        return str(syntax)
+    implicit, little = getattr(dataset, "original_encoding", (None, None))
+    if little is False:
+        return EXPLICIT_VR_BIG_ENDIAN
+    return IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN
+
+
+def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> Iterable[str]:
+    """The files that ``paths`` name, folders walked in order of name."""
+    for path in paths:
+        name = os.fspath(path)
+        if not os.path.isdir(name):
+            yield name
+            continue
+        for folder, folders, files in os.walk(name):
+            folders.sort()
+            for file in sorted(files):
+                yield os.path.join(folder, file)

@@ -1,0 +1,174 @@
+"""A scan over the elements of an encoded data set (PS3.5 7), as its octets arrive.
+
+It finds the values of a few top-level attributes without parsing the data set: lengths are
+followed, nested items skipped, in Implicit VR Little Endian, Explicit VR Little Endian, Explicit
+VR Big Endian, and the deflated syntax. Only an element that straddles two slices is kept, and
+only up to `MAX_VALUE` octets of a value that is wanted.
+
+    scan = ElementScan("1.2.840.10008.1.2.1", {0x0020000D, 0x0020000E})
+    scan.feed(slice)                    # until scan.done
+    scan.found.get(0x0020000D)          # b"1.2.3.4"
+
+Data that cannot be followed ends the scan, with `broken` true; it is never an error.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable
+
+from twisted_dimse.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+
+STUDY_INSTANCE_UID = 0x0020000D
+SERIES_INSTANCE_UID = 0x0020000E
+SOP_CLASS_UID = 0x00080016
+SOP_INSTANCE_UID = 0x00080018
+
+MAX_VALUE = 1 << 16
+_PIXEL_DATA_GROUP = 0x7FE0
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LONG_VRS = frozenset(
+    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+)
+_MAX_DEPTH = 256
+
+
+class ElementScan:
+    """Looks for the top-level attributes ``wanted`` (tags as ``int``) in one data set.
+
+    `done` is true once all are found, at the pixel data, or where the data cannot be followed.
+    `started` tells that something sensible was found at all.
+    """
+
+    def __init__(self, transfer_syntax: str, wanted: Iterable[int]) -> None:
+        self.found: dict[int, bytes] = {}
+        self.done = False
+        self.broken = False
+        self._wanted = frozenset(wanted)
+        self._left = len(self._wanted)
+        self._pending = b""
+        self._skip = 0
+        # Open items and sequences of undefined length; True for those of implicit VR (UN).
+        self._depth: list[bool] = []
+        self._implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
+        order = ">" if transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else "<"
+        self._tag_length = struct.Struct(order + "HHI")
+        self._tag_vr = struct.Struct(order + "HH2sH")
+        self._length = struct.Struct(order + "I")
+        self._inflate = (
+            zlib.decompressobj(-zlib.MAX_WBITS)
+            if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+            else None
+        )
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """The next octets of the data set."""
+        if self.done:
+            return
+        if self._inflate is not None:
+            self._feed_deflated(data)
+            return
+        size = len(data)
+        if self._skip >= size:
+            self._skip -= size
+            return
+        if self._pending:
+            data = self._pending + bytes(data)
+            self._pending = b""
+        elif self._skip:
+            data = data[self._skip :]
+            self._skip = 0
+        self._scan(data)
+
+    def _feed_deflated(self, data: bytes | memoryview) -> None:
+        """Inflate in bounded pieces, so that a small slice cannot become gigabytes."""
+        inflate, self._inflate = self._inflate, None
+        assert inflate is not None
+        try:
+            while not self.done:
+                plain = inflate.decompress(data, MAX_VALUE)
+                if plain:
+                    self.feed(plain)
+                data = inflate.unconsumed_tail
+                if not plain and not data:
+                    break
+        except zlib.error:
+            self._give_up()
+        self._inflate = inflate
+
+    def _scan(self, data: bytes | memoryview) -> None:
+        offset, end = 0, len(data)
+        tag_length, tag_vr = self._tag_length.unpack_from, self._tag_vr.unpack_from
+        depth, wanted = self._depth, self._wanted
+        while offset < end:
+            if end - offset < 12:
+                break
+            implicit = depth[-1] if depth else self._implicit
+            group, element, length = tag_length(data, offset)
+            tag = group << 16 | element
+            value = offset + 8
+            vr = b""
+            if group == 0xFFFE:
+                if tag == _ITEM:
+                    # An item of defined length is skipped whole, one of undefined length entered.
+                    if length == _UNDEFINED:
+                        self._enter(implicit)
+                        offset = value
+                        continue
+                elif tag in (_ITEM_END, _SEQUENCE_END) and depth:
+                    depth.pop()
+                    offset = value
+                    continue
+                else:
+                    self._give_up()
+                    return
+            elif not implicit:
+                _, _, vr, length = tag_vr(data, offset)
+                if vr in _LONG_VRS:
+                    length = self._length.unpack_from(data, offset + 8)[0]
+                    value = offset + 12
+                elif not vr.isalpha() or not vr.isupper():
+                    self._give_up()
+                    return
+            if not depth and group >= _PIXEL_DATA_GROUP and group != 0xFFFE:
+                self.done = True
+                return
+            if length == _UNDEFINED:
+                self._enter(implicit or vr == b"UN")
+                if self.done:
+                    return
+                offset = value
+                continue
+            if not depth and tag in wanted:
+                if length > MAX_VALUE:
+                    self._give_up()
+                    return
+                if value + length > end:
+                    break
+                if tag not in self.found:
+                    self._left -= 1
+                self.found[tag] = bytes(data[value : value + length]).rstrip(b"\x00 ")
+                if not self._left:
+                    self.done = True
+                    return
+            offset = value + length
+        if offset >= end:
+            self._skip = offset - end
+        else:
+            self._pending = bytes(data[offset:])
+
+    def _enter(self, implicit: bool) -> None:
+        if len(self._depth) >= _MAX_DEPTH:
+            self._give_up()
+        else:
+            self._depth.append(implicit)
+
+    def _give_up(self) -> None:
+        self.broken = True
+        self.done = True

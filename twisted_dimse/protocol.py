@@ -1,0 +1,528 @@
+"""`AssociationProtocol`: the only Protocol. It moves octets, timers and back-pressure, no more.
+
+Octets from the transport go to the upper layer `Provider`; what that indicates goes to the `User`
+above (an `association.Association`); what either wants sent goes out through `Outgoing`. Nothing
+here knows a command, a status or a SOP class.
+
+Receiving: a slice of a data value goes up at once; where the user answers with a Deferred, the
+transport is paused and what has come meanwhile waits until it fires.
+
+Sending: small messages are written at once. As soon as more is under way than the transport should
+hold, we become its producer: over plain TCP a pull producer that hands headers and slices to
+``sendmsg`` without joining them, over anything else a push producer that writes joined blocks.
+
+Timers: ARTIM (PS3.8 9.1.5), the answer to an association or release request (`acse`), a message or
+a response that does not move on (`dimse`), and silence (`idle`).
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Any, Protocol as Interface
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_dimse import telemetry
+from twisted_dimse.outgoing import Outgoing, OutgoingMessage, SourceFailed
+from twisted_dimse.upperlayer import pdu
+from twisted_dimse.upperlayer.framing import Fragment
+from twisted_dimse.upperlayer.provider import (
+    AbortIndication,
+    AssociateConfirmation,
+    AssociateIndication,
+    Order,
+    Provider,
+    ProviderEvent,
+    ReleaseConfirmation,
+    ReleaseIndication,
+)
+from twisted_dimse.upperlayer.state import State
+
+# Read sizes: small messages cost less with the small one, data sets with the large one.
+_READ, _READ_DATA_SET = 65536, 262144
+# What may stand in the transport's buffer before we wait for it to drain.
+_WRITE_AHEAD = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; None switches one off.
+
+    `connect` bounds everything up to the accepted association; `acse` the answer to an
+    association or release request; `dimse` a message or response that does not move on; `idle`
+    the silence of an association with nothing to do; `artim` the wait for an A-ASSOCIATE-RQ
+    (TLS handshake included) and for the peer to close the transport at the end.
+    """
+
+    connect: float | None = 30.0
+    acse: float | None = 30.0
+    dimse: float | None = 60.0
+    idle: float | None = 600.0
+    artim: float | None = 30.0
+
+    @classmethod
+    def of(cls, value: Timeouts | float | None) -> Timeouts:
+        """`Timeouts` of what a caller may write: one number for all but `idle` and `artim`."""
+        if value is None:
+            return cls()
+        if isinstance(value, Timeouts):
+            return value
+        seconds = float(value)
+        return cls(seconds, seconds, seconds)
+
+
+class User(Interface):
+    """What the protocol tells the service-user. The calls come in the order of the wire."""
+
+    def transport_opened(self) -> None: ...
+
+    def associate_requested(self, request: pdu.AssociateRQ) -> None: ...
+
+    def associate_answered(self, answer: pdu.AssociateAC | pdu.AssociateRJ) -> None: ...
+
+    def fragment_received(self, fragment: Fragment) -> Deferred[Any] | None: ...
+
+    def release_requested(self) -> None: ...
+
+    def release_confirmed(self) -> None: ...
+
+    def association_ended(self, indication: AbortIndication) -> None: ...
+
+    def timed_out(self, what: str) -> None: ...
+
+    def transport_closed(self) -> None: ...
+
+    @property
+    def awaits_response(self) -> bool: ...
+
+    @property
+    def performs(self) -> bool: ...
+
+    @property
+    def between_messages(self) -> bool: ...
+
+
+@implementer(IPullProducer, IPushProducer)
+class AssociationProtocol(Protocol):
+    """One transport connection that carries one association, in either role.
+
+    Built by `client.connect` and `server.AssociationFactory`. ``reactor`` gives the time.
+    """
+
+    def __init__(self, provider: Provider, user: User, timeouts: Timeouts, reactor: Any) -> None:
+        self.provider = provider
+        self.user = user
+        self.timeouts = timeouts
+        self.outgoing = Outgoing()
+        self.octets_received = 0
+        self.octets_sent = 0
+        self.number = 0
+        self._reactor = reactor
+        self._held: list[ProviderEvent] | None = None  # events that wait while we are paused
+        self._socket: socket.socket | None = None
+        self._producing = False
+        self._registering = False
+        self._paused = False
+        self._written = 0  # octets written since the transport was last known to be drained
+        self._waiting_for_drain: list[Deferred[None]] = []
+        self._artim: Any = None
+        self._acse: Any = None
+        self._monitor: Any = None
+        self._last_received = 0.0
+        self._last_sent = 0.0
+        self._buffer_size = 0
+        self._disconnected = False
+
+    # --- transport
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+        if isinstance(handle, socket.socket) and hasattr(transport, "startWriting"):
+            self._socket = handle
+            self._buffer_size = _READ
+        self._last_received = self._last_sent = self._reactor.seconds()
+        self.user.transport_opened()
+        self._perform(self.provider.transport_opened())
+        self._start_monitor()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.octets_received += len(data)
+        self._last_received = self._reactor.seconds()
+        events = self.provider.receive(data)
+        if self._held is not None:
+            self._held += events
+            self._flush()
+            return
+        self._perform(events)
+        if self._buffer_size:
+            self._choose_buffer_size()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._disconnected = True
+        held, self._held = self._held, None
+        # What had come before the end still counts, but nobody can be made to wait for it.
+        for event in held or ():
+            if not isinstance(event, Fragment):
+                self._indicate(event)
+        for event in self.provider.transport_closed():
+            self._indicate(event)
+        self._stop_timers()
+        self._stop_producing()
+        self.user.transport_closed()
+
+    def _choose_buffer_size(self) -> None:
+        size = _READ if self.user.between_messages else _READ_DATA_SET
+        if size != self._buffer_size:
+            self._buffer_size = size
+            self.transport.bufferSize = size  # type: ignore[union-attr]
+
+    # --- events of the provider
+
+    def _perform(self, events: list[ProviderEvent]) -> None:
+        """Do what the provider says, in order; hold the rest where the user needs time."""
+        for position, event in enumerate(events):
+            if type(event) is Fragment:
+                wait = self.user.fragment_received(event)
+                if wait is not None and self._hold(wait, events[position + 1 :]):
+                    break
+            else:
+                self._indicate(event)
+        self._flush()
+
+    def _indicate(self, event: ProviderEvent) -> None:
+        match event:
+            case AssociateIndication(request):
+                self.user.associate_requested(request)
+            case AssociateConfirmation(answer):
+                self._cancel("_acse")
+                self.user.associate_answered(answer)
+            case ReleaseIndication():
+                self.user.release_requested()
+            case ReleaseConfirmation():
+                self._cancel("_acse")
+                self.user.release_confirmed()
+            case AbortIndication():
+                self._drop_outgoing()
+                self._cancel("_acse")
+                self.user.association_ended(event)
+            case Order.START_ARTIM:
+                self._start_artim()
+            case Order.STOP_ARTIM:
+                self._cancel("_artim")
+            case Order.CLOSE_TRANSPORT:
+                self._close()
+
+    def _hold(self, wait: Deferred[Any], rest: list[ProviderEvent]) -> bool:
+        """Stop reading until ``wait`` fires. False where it has fired already."""
+        if wait.called and not wait.paused:
+            wait.addErrback(lambda _failure: None)
+            return False
+        self._held = list(rest)
+        if not self._disconnected:
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+        wait.addBoth(self._go_on)
+        return self._held is not None
+
+    def _go_on(self, _result: object) -> None:
+        held, self._held = self._held, None
+        if held is None or self._disconnected:
+            return
+        self._last_received = self._reactor.seconds()
+        self._perform(held)
+        if self._held is None and not self._disconnected:
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+
+    def _flush(self) -> None:
+        """Send the PDUs that the provider has made: they follow what was written before."""
+        data = self.provider.data_to_send()
+        if data and not self._disconnected:
+            self._note_control_pdus(data)
+            self._write(data)
+
+    def _close(self) -> None:
+        self._cancel("_artim")
+        self._stop_producing()
+        if not self._disconnected:
+            self.transport.loseConnection()  # type: ignore[union-attr]
+            # A peer that does not read must not keep the socket: ARTIM bounds the flushing too.
+            self._start_artim()
+
+    # --- what the user asks for
+
+    def associate(self, request: pdu.AssociateRQ) -> None:
+        """A-ASSOCIATE request; goes out as soon as the transport is open."""
+        self._perform(self.provider.associate(request))
+
+    def request_sent(self) -> None:
+        """Start the wait for the peer's answer."""
+        self._start("_acse", self.timeouts.acse, "no answer to the association request")
+
+    def accept(self, answer: pdu.AssociateAC, max_send_length: int) -> None:
+        self.outgoing.set_limit(max_send_length)
+        self._perform(self.provider.accept(answer))
+
+    def reject(self, answer: pdu.AssociateRJ) -> None:
+        self._perform(self.provider.reject(answer))
+
+    def release(self) -> None:
+        """A-RELEASE request, behind all that is queued."""
+        if self.provider.established:
+            self._perform(self.provider.release())
+            self._start("_acse", self.timeouts.acse, "no answer to the release request")
+
+    def answer_release(self) -> None:
+        if self.provider.state in (State.Sta8, State.Sta9, State.Sta12):
+            self._perform(self.provider.answer_release())
+
+    def abort(self) -> None:
+        """A-ABORT request; what is queued is dropped, as PS3.8 7.3 has it."""
+        self._drop_outgoing()
+        self._held = [] if self._held is not None else None
+        if self.provider.state in (State.Sta1, State.Sta2, State.Sta13):
+            self._close()
+        else:
+            self._perform(self.provider.abort())
+
+    def violated(self, text: str, reason: int) -> None:
+        """The peer broke PS3.7: abort it with ``reason``."""
+        if self.provider.state not in (State.Sta1, State.Sta13):
+            self._perform(self.provider.violated(text, reason))
+
+    def send(self, message: OutgoingMessage) -> None:
+        """Send a message now, or as soon as those before it are through."""
+        if not self.provider.may_send_data or self._disconnected:
+            message.close()
+            return
+        outgoing = self.outgoing
+        outgoing.put(message)
+        if self._producing:
+            return
+        if type(message.data) not in (bytes, type(None)):
+            self._start_producing()
+            return
+        self._write_some()
+        if outgoing or self._written > _WRITE_AHEAD:
+            self._start_producing()
+
+    @property
+    def congested(self) -> bool:
+        """Whether the transport has more to send than it should hold."""
+        return self._producing
+
+    def drained(self) -> Deferred[None]:
+        """Fires when the transport can take more, or is gone."""
+        deferred: Deferred[None] = Deferred()
+        if self._producing:
+            self._waiting_for_drain.append(deferred)
+        else:
+            deferred.callback(None)
+        return deferred
+
+    # --- sending
+
+    def _write(self, data: bytes) -> None:
+        self.octets_sent += len(data)
+        self._written += len(data)
+        self.transport.write(data)  # type: ignore[union-attr]
+
+    def _write_some(self) -> bool:
+        """Write the next block of the queue. False where there was none."""
+        pieces = self._gather()
+        if not pieces:
+            return False
+        self._last_sent = self._reactor.seconds()
+        self._write(b"".join(pieces))
+        return True
+
+    def _gather(self) -> list[bytes | memoryview]:
+        try:
+            return self.outgoing.gather()
+        except SourceFailed as error:
+            self._drop_outgoing()
+            self.user.association_ended(AbortIndication(0, 0, by_us=True, violation=str(error)))
+            self.abort()
+            return []
+
+    def _start_producing(self) -> None:
+        self._producing = True
+        self._paused = False
+        if self._socket is not None:
+            self._registering = True
+            self.transport.registerProducer(self, False)  # type: ignore[union-attr]
+            self._registering = False
+        else:
+            self.transport.registerProducer(self, True)  # type: ignore[union-attr]
+            self.resumeProducing()
+
+    def _stop_producing(self) -> None:
+        if self._producing:
+            self._producing = False
+            self.transport.unregisterProducer()  # type: ignore[union-attr]
+        waiting, self._waiting_for_drain = self._waiting_for_drain, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+    def _drop_outgoing(self) -> None:
+        self.outgoing.clear()
+        self._stop_producing()
+
+    def resumeProducing(self) -> None:
+        """The transport has room; over plain TCP its buffer is empty."""
+        if self._socket is not None:
+            self._pull()
+        else:
+            self._push()
+
+    def _pull(self) -> None:
+        transport: Any = self.transport
+        if self._registering:
+            # The buffer may still hold what was written before: wait until it is asked for more.
+            transport.startWriting()
+            return
+        self._written = 0
+        self._last_sent = self._reactor.seconds()
+        pieces = self._gather()
+        if not pieces:
+            self._stop_producing()
+            return
+        size = sum(map(len, pieces))
+        try:
+            sent = self._socket.sendmsg(pieces)  # type: ignore[union-attr]
+        except OSError:
+            sent = 0  # full, or broken: the transport finds out which
+        self.octets_sent += sent
+        if sent < size:
+            self._write(_behind(pieces, sent))
+        elif self.outgoing:
+            transport.startWriting()
+        else:
+            self._stop_producing()
+
+    def _push(self) -> None:
+        self._paused = False
+        self._written = 0
+        while self._producing and not self._paused:
+            if not self._write_some():
+                self._stop_producing()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """The transport is going away."""
+        self._producing = False
+
+    # --- timers
+
+    def _start_artim(self) -> None:
+        self._cancel("_artim")
+        if self.timeouts.artim is not None:
+            self._artim = self._reactor.callLater(self.timeouts.artim, self._artim_expired)
+
+    def _artim_expired(self) -> None:
+        self._artim = None
+        if self.provider.state is State.Sta2:
+            self.user.timed_out(f"no A-ASSOCIATE-RQ within {self.timeouts.artim:g} s")
+        if self.provider.state in (State.Sta2, State.Sta13):
+            self.provider.artim_expired()
+        # Whoever has not closed by now may not keep the socket (PS3.8 9.1.5).
+        self._stop_producing()
+        if not self._disconnected:
+            self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def _start(self, timer: str, seconds: float | None, what: str) -> None:
+        self._cancel(timer)
+        if seconds is not None:
+            text = f"{what} within {seconds:g} s"
+            setattr(self, timer, self._reactor.callLater(seconds, self._late, timer, text))
+
+    def _late(self, timer: str, what: str) -> None:
+        setattr(self, timer, None)
+        self.user.timed_out(what)
+        self.abort()
+
+    def _cancel(self, timer: str) -> None:
+        call = getattr(self, timer)
+        if call is not None:
+            setattr(self, timer, None)
+            call.cancel()
+
+    def _stop_timers(self) -> None:
+        for timer in ("_artim", "_acse", "_monitor"):
+            self._cancel(timer)
+
+    def _start_monitor(self) -> None:
+        """One timer watches over `dimse` and `idle`: it looks at least once in each such period,
+        so nothing on the hot path has to move a timer."""
+        periods = [s for s in (self.timeouts.dimse, self.timeouts.idle) if s is not None]
+        if periods:
+            self._monitor = self._reactor.callLater(min(periods), self._watch, min(periods))
+
+    def _watch(self, period: float) -> None:
+        self._monitor = None
+        if self.provider.state in (State.Sta1, State.Sta13):
+            return
+        now = self._reactor.seconds()
+        delay = period
+        limit = self._current_limit()
+        if limit is not None:
+            since, seconds, what = limit
+            if now - since >= seconds:
+                self.user.timed_out(f"{what} for {seconds:g} s")
+                self.abort()
+                return
+            delay = min(period, since + seconds - now)
+        self._monitor = self._reactor.callLater(delay, self._watch, period)
+
+    def _current_limit(self) -> tuple[float, float, str] | None:
+        """Since when we wait, how long we may, and for what."""
+        last = max(self._last_received, self._last_sent)
+        dimse, idle = self.timeouts.dimse, self.timeouts.idle
+        if self.provider.state not in (State.Sta6, State.Sta7):
+            return None
+        if self._producing and dimse is not None:
+            return self._last_sent, dimse, "the peer took no data"
+        if self._held is not None:
+            return None
+        halfway = not (self.user.between_messages and self.provider.framer.between_pdus)
+        if halfway and dimse is not None:
+            return self._last_received, dimse, "a message did not go on"
+        if self.user.awaits_response and dimse is not None:
+            return last, dimse, "no response"
+        if self.user.performs or idle is None:
+            return None
+        return last, idle, "nothing happened"
+
+    # --- telemetry
+
+    def _note_control_pdus(self, data: bytes) -> None:
+        if telemetry.subscribers:
+            offset = 0
+            while offset < len(data):
+                length = int.from_bytes(data[offset + 2 : offset + 6], "big")
+                body = data[offset + 6 : offset + 6 + length]
+                sent = pdu.decode(data[offset], body)
+                telemetry.emit(telemetry.PDUSent(self.number, sent.kind, length + 6, sent))
+                offset += length + 6
+
+
+def _behind(pieces: list[bytes | memoryview], sent: int) -> bytes:
+    """What is left of ``pieces`` when ``sent`` octets of them are gone."""
+    left = []
+    for piece in pieces:
+        size = len(piece)
+        if sent >= size:
+            sent -= size
+        else:
+            left.append(piece[sent:] if sent else piece)
+            sent = 0
+    return b"".join(left)
