@@ -1,0 +1,217 @@
+"""The programs under measure: how each is started at its best setting, and whether it is there.
+
+DCMTK: TCP_NODELAY=1 (without it Debian's build waits 40 ms for each message), ``+B`` (writes
+as it reads), ``-pdu 131072`` (its largest). pynetdicom: its own applications with both alike.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from time import monotonic, sleep
+
+from benchmarks.harness import DCMTK, OURS, PYNETDICOM, Contestant, Run
+from benchmarks.processes import Failed, free_port, running
+from benchmarks.raw_peer import RawClient
+from benchmarks.wire import WireError
+
+DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1"}
+READY_WITHIN = 20.0
+_TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+_OUR_CLIENT = [sys.executable, "-m", "benchmarks.our_client"]
+_LOCAL = "127.0.0.1"
+
+Command = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A server or a client: its command line, and the part of the work that it is given.
+
+    ``share`` 20 means a twentieth, for one that would take minutes.
+    """
+
+    name: str
+    party: str
+    command: Callable[..., Command]
+    missing: Callable[[], str | None]
+    share: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def part(self, count: int) -> int:
+        """How much of ``count`` it is given."""
+        return max(1, count // self.share)
+
+    def contestant(self, ready: Callable[[], AbstractContextManager[Run]]) -> Contestant:
+        """Its place in a row, measured by what ``ready`` gives."""
+        return Contestant(self.name, self.party, ready, self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server that has served one association."""
+
+    pid: int
+    port: int
+    folder: Path
+
+
+@contextmanager
+def serving(program: Program, folder: Path) -> Iterator[Server]:
+    """Start a server on a free port, with ``folder`` for its files, and warm it up."""
+    port = free_port()
+    command = program.command(port, folder)
+    with running(command, name=program.name, environment=program.environment) as process:
+        _warm_up(process, port)
+        yield Server(process.pid, port, folder)
+
+
+def _warm_up(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = monotonic() + READY_WITHIN
+    while process.poll() is None and monotonic() < deadline:
+        try:
+            with RawClient(port) as client:
+                client.echo(20)
+                return
+        except ConnectionRefusedError:
+            sleep(0.05)
+        except WireError as error:
+            raise Failed(f"no association: {error}") from error
+    raise Failed(f"does not listen after {READY_WITHIN:.0f} s")
+
+
+def installed_dcmtk(tool: str) -> Callable[[], str | None]:
+    """The ``missing`` of a DCMTK tool."""
+    return lambda: None if dcmtk(tool)[0] else f"DCMTK's {tool} is not installed"
+
+
+@cache
+def dcmtk(tool: str) -> tuple[str, str]:
+    """Path and version of a DCMTK tool, empty where it is not installed.
+
+    Others install programs of the same names, so each on PATH is asked what it is.
+    """
+    for folder in os.get_exec_path():
+        path = shutil.which(tool, path=folder)
+        if path is None:
+            continue
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
+        line = said.stdout.split("\n")[0].strip("$ ")
+        if line.startswith("dcmtk"):
+            return path, line.split()[2]
+    return "", ""
+
+
+def installed_pynetdicom() -> str | None:
+    """The ``missing`` of pynetdicom's applications."""
+    found = importlib.util.find_spec("pynetdicom")
+    return None if found else "pynetdicom is not installed"
+
+
+def installed_library() -> str | None:
+    """The ``missing`` of what is measured, before it is written."""
+    found = importlib.util.find_spec("twisted_dimse")
+    return None if found else "twisted_dimse is not importable"
+
+
+def _our_server(port: int, folder: Path) -> Command:
+    return [
+        *_TWISTD, "-n", "--pidfile=", "dimse-scp", "--listen", f"tcp:{port}:interface={_LOCAL}",
+        "--store-only", "--durability", "commit", "--directory", str(folder),
+    ]  # fmt: skip
+
+
+def _our_discarding_server(port: int, _: Path) -> Command:
+    return [sys.executable, "-m", "benchmarks.our_server", str(port)]
+
+
+def _storescp(port: int, folder: Path) -> Command:
+    return [dcmtk("storescp")[0], "-dhl", "+B", "-od", str(folder), "-pdu", "131072", str(port)]
+
+
+def _storescp_ignore(port: int, _: Path) -> Command:
+    return [dcmtk("storescp")[0], "-dhl", "--ignore", "-pdu", "131072", str(port)]
+
+
+def _pynetdicom_storescp(port: int, folder: Path) -> Command:
+    return [*_pynetdicom("storescp"), "-ba", _LOCAL, "-od", str(folder), str(port)]
+
+
+def _pynetdicom_ignore(port: int, _: Path) -> Command:
+    return [*_pynetdicom("storescp"), "-ba", _LOCAL, "--ignore", str(port)]
+
+
+def _pynetdicom(tool: str) -> Command:
+    return [sys.executable, "-m", "benchmarks.pynetdicom_app", tool, "-q", "-pdu", "131072"]
+
+
+def _our_store(port: int, folder: Path, _: int) -> Command:
+    return [sys.executable, "-m", "twisted_dimse.cli", "store", f"RAW@{_LOCAL}:{port}", str(folder)]
+
+
+def _our_library_store(port: int, folder: Path, _: int) -> Command:
+    return [*_OUR_CLIENT, "store", str(port), str(folder)]
+
+
+def _storescu(port: int, folder: Path, _: int) -> Command:
+    return [dcmtk("storescu")[0], "-R", "-pdu", "131072", "+sd", _LOCAL, str(port), str(folder)]
+
+
+def _pynetdicom_storescu(port: int, folder: Path, _: int) -> Command:
+    return [*_pynetdicom("storescu"), "-cx", "-r", _LOCAL, str(port), str(folder)]
+
+
+def _our_echo(port: int, _: Path, count: int) -> Command:
+    return [*_OUR_CLIENT, "echo", str(port), str(count)]
+
+
+def _echoscu(port: int, _: Path, count: int) -> Command:
+    return [dcmtk("echoscu")[0], "-pdu", "131072", "--repeat", str(count), _LOCAL, str(port)]
+
+
+def _pynetdicom_echoscu(port: int, _: Path, count: int) -> Command:
+    return [*_pynetdicom("echoscu"), "--repeat", str(count), _LOCAL, str(port)]
+
+
+def _ours(name: str, command: Callable[..., Command]) -> Program:
+    return Program(name, OURS, command, installed_library)
+
+
+def _dcmtk(name: str, command: Callable[..., Command]) -> Program:
+    missing = installed_dcmtk(name.split()[0])
+    return Program(name, DCMTK, command, missing, environment=DCMTK_ENVIRONMENT)
+
+
+def _pynd(name: str, command: Callable[..., Command], share: int = 20) -> Program:
+    return Program(name, PYNETDICOM, command, installed_pynetdicom, share)
+
+
+STORING_SERVERS = (
+    _ours("dimse-scp", _our_server),
+    _dcmtk("storescp +B", _storescp),
+    _pynd("pynetdicom storescp", _pynetdicom_storescp),
+)
+DISCARDING_SERVERS = (
+    _ours("listen(), discarding", _our_discarding_server),
+    _dcmtk("storescp --ignore", _storescp_ignore),
+    _pynd("pynetdicom storescp --ignore", _pynetdicom_ignore),
+)
+STORING_CLIENTS = (
+    _ours("dimse store", _our_store),
+    _ours("Association.store()", _our_library_store),
+    _dcmtk("storescu", _storescu),
+    _pynd("pynetdicom storescu", _pynetdicom_storescu),
+)
+ECHOING_CLIENTS = (
+    _ours("Association.echo()", _our_echo),
+    _dcmtk("echoscu", _echoscu),
+    _pynd("pynetdicom echoscu", _pynetdicom_echoscu),
+)

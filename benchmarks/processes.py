@@ -1,0 +1,127 @@
+"""Processes under measure: started, watched through /proc, and ended by their own id.
+
+with running([...], name="storescp") as process:
+    before = usage(process.pid); ...; used = usage(process.pid) - before
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Failed(Exception):
+    """A contestant could not be started, or ended other than it should; says how in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU seconds of a process and its children, and its resident memory now and at most (MiB).
+
+    The kernel counts user and system seconds in ticks of 10 ms.
+    """
+
+    user: float = 0.0
+    system: float = 0.0
+    resident: float = 0.0
+    peak: float = 0.0
+
+    def __sub__(self, before: Usage) -> Usage:
+        """CPU seconds since ``before``; memory as it is now."""
+        return Usage(self.user - before.user, self.system - before.system, self.resident, self.peak)
+
+
+def usage(pid: int) -> Usage:
+    """What the process ``pid`` and its children have used; zeros for one that is not there."""
+    ticks = [0, 0]
+    resident = peak = 0.0
+    for member in _family(pid):
+        with suppress(OSError):
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            ticks[0] += int(fields[11])
+            ticks[1] += int(fields[12])
+            now, most = _memory(member)
+            resident, peak = resident + now, peak + most
+    return Usage(ticks[0] / _TICK, ticks[1] / _TICK, resident, peak)
+
+
+def reset_peak(pid: int) -> None:
+    """Let the peak of resident memory count from now on (proc(5), ``clear_refs``)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, name: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in the checkout's folder, ended on leaving; `Failed` tells its last words."""
+    surroundings = {**os.environ, "PYTHONPATH": str(_ROOT), **(environment or {})}
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
+                command, cwd=_ROOT, env=surroundings, stdin=subprocess.DEVNULL, stdout=said,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        except OSError as error:
+            raise Failed(f"{name} did not start: {error.strerror}") from error
+        try:
+            yield process
+        except Exception as error:
+            raise Failed(f"{name}: {error}; {_last_words(process, said.fileno())}") from error
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to end, and make it after five seconds."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _last_words(process: subprocess.Popen[bytes], output: int) -> str:
+    size = os.fstat(output).st_size
+    lines = os.pread(output, 2000, max(0, size - 2000)).decode(errors="replace").split("\n")
+    spoken = [line.strip() for line in lines if line.strip()]
+    status = process.poll()
+    state = "it runs" if status is None else f"it ended with {status}"
+    return f"{state}, its last line: {spoken[-1] if spoken else 'none'}"
+
+
+def _family(pid: int) -> list[int]:
+    members = [pid] if pid else []
+    for member in members:
+        with suppress(OSError):
+            for children in Path(f"/proc/{member}/task").glob("*/children"):
+                members.extend(map(int, children.read_text().split()))
+    return members
+
+
+def _memory(pid: int) -> tuple[float, float]:
+    wanted = {"VmRSS:": 0.0, "VmHWM:": 0.0}
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition("\t")
+        if name in wanted:
+            wanted[name] = int(value.split()[0]) / 1024
+    return wanted["VmRSS:"], wanted["VmHWM:"]

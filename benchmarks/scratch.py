@@ -1,0 +1,83 @@
+"""Where the files of a run lie, and what the run is: sizes, counts, the folder.
+
+with Settings.made(quick=False, folder=None) as settings:
+    with settings.new_folder() as folder: ...
+    files = settings.files(shape, 1000)
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.instances import Shape, batch, write_folder
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+_TMPFS = Path("/dev/shm")
+_NEEDED = 5 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is done in one run, and where."""
+
+    folder: Path
+    echoes: int = 20_000
+    small: int = 8_000
+    medium: int = 1_000
+    large: int = 512 * MIB
+    huge: int = 2 * GIB
+
+    @classmethod
+    @contextmanager
+    def made(cls, *, quick: bool, folder: Path | None) -> Iterator[Settings]:
+        """Settings with a folder of their own, which is removed in the end."""
+        with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=folder or _fast()) as name:
+            if quick:
+                yield cls(Path(name), 2_000, 500, 50, 64 * MIB, 256 * MIB)
+            else:
+                yield cls(Path(name))
+
+    @contextmanager
+    def new_folder(self) -> Iterator[Path]:
+        """An empty folder, removed with all that is in it."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            yield Path(name)
+
+    def files(self, shape: Shape, count: int, *, sparse: bool = False) -> Path:
+        """A folder of ``count`` Part 10 files of one shape, made when first asked for."""
+        folder = self.folder / f"files-{shape.size}-{count}"
+        if not folder.exists():
+            write_folder(folder, shape, batch(count), sparse=sparse)
+        return folder
+
+
+def take_away(folder: Path, least: int) -> int:
+    """Remove all files of at least ``least`` octets below ``folder``; how many there were."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= least]
+    for path in found:
+        path.unlink()
+    return len(found)
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system that ``folder`` lies on, such as ``tmpfs``."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, point, found, *_ = line.split()
+        if folder.resolve().is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, found
+    return kind
+
+
+def _fast() -> Path | None:
+    if _TMPFS.is_dir() and shutil.disk_usage(_TMPFS).free >= _NEEDED:
+        return _TMPFS
+    print("warning: no tmpfs with 5 GiB to spare: the files go to the temporary folder, and the "
+          "disk is part of what is measured", file=sys.stderr)  # fmt: skip
+    return None

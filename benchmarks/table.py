@@ -1,0 +1,145 @@
+"""A results file as text: for the terminal, and as Markdown for docs/performance.md.
+
+A comparison is one of our contestants beside one of a peer's: the ratio of their medians, and
+what is to be reached where the row sets a mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.harness import OURS
+
+Result = dict[str, Any]
+
+_HEAD = ("work", "ours", "peer", "ratio", "to reach", "CPU: ours, peer")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A ratio (or an amount) beside what was to be reached; ``target`` None sets no mark."""
+
+    figure: float | None
+    target: float | None
+    at_most: bool = False
+
+    @property
+    def reached(self) -> bool | None:
+        """None where there is no mark or no figure."""
+        if self.figure is None or self.target is None:
+            return None
+        return self.figure <= self.target if self.at_most else self.figure >= self.target
+
+    def to_reach(self) -> str:
+        """The mark in words, empty without one."""
+        if self.target is None:
+            return ""
+        bound = "at most " if self.at_most else ""
+        missed = {True: "", False: ", **not reached**", None: ", not measured"}[self.reached]
+        return f"{bound}{self.target:g}{missed}"
+
+
+def terminal(row: Result) -> str:
+    """One row as a block of lines: each contestant, then each comparison."""
+    lines = [f"{row['name']}: {row['title']}, {row['unit']}"]
+    for one in row["contestants"]:
+        lines.append(f"  {one['name']:30} {_line(one)}")
+    for ours, peer, verdict in comparisons(row):
+        mark = verdict.to_reach().replace("**", "")
+        pair = f"{ours['name']} to {peer['name']}" if peer else ours["name"]
+        lines.append(f"  {pair}: {_ratio(verdict)}" + (f" (to reach: {mark})" if mark else ""))
+    return "\n".join(lines)
+
+
+def markdown(results: Result) -> str:
+    """The whole results file as a table, with the machine below it."""
+    lines = [_cells(_HEAD), _cells(("---", "--:", "--:", "--:", "--:", "--:"))]
+    for row in results["rows"]:
+        lines.extend(_cells(cells) for cells in _markdown_cells(row))
+    facts = "; ".join(f"{name}: {value}" for name, value in results["machine"].items())
+    runs = f"Medians of {results['runs']} runs in turns (smallest to largest). {_CPU}"
+    return "\n".join([*lines, "", runs, "", f"Machine: {facts}."])
+
+
+_CPU = "CPU is user and system time of the measured process for one message."
+
+
+def comparisons(row: Result) -> Iterator[tuple[Result, Result | None, Verdict]]:
+    """Each of ours beside each peer, and beside the row's own bound where it has one."""
+    ours = [one for one in row["contestants"] if one["party"] == OURS]
+    peers = [one for one in row["contestants"] if one["party"] != OURS]
+    targets = {mark["against"]: mark["target"] for mark in row["marks"]}
+    for mine in ours:
+        if None in targets:
+            yield mine, None, Verdict(mine.get("median"), targets[None], at_most=True)
+        for peer in peers:
+            yield mine, peer, Verdict(_quotient(mine, peer), targets.get(peer["party"]))
+
+
+def _markdown_cells(row: Result) -> Iterator[tuple[str, ...]]:
+    title = f"{row['title']}, {row['unit']}"
+    for ours, peer, verdict in comparisons(row):
+        cpu = [_cpu(one) for one in (ours, peer) if one]
+        yield (
+            title, f"{ours['name']}: {_span(ours)}",
+            f"{peer['name']}: {_span(peer)}" if peer else "",
+            _ratio(verdict) if peer else "", verdict.to_reach(), "; ".join(cpu),
+        )  # fmt: skip
+
+
+def _quotient(mine: Result, peer: Result) -> float | None:
+    if "median" not in mine or not peer.get("median"):
+        return None
+    return float(mine["median"] / peer["median"])
+
+
+def _ratio(verdict: Verdict) -> str:
+    if verdict.figure is None:
+        return "-"
+    return f"{verdict.figure:.2f}" if verdict.figure < 10 else f"{verdict.figure:.1f}"
+
+
+def _span(one: Result) -> str:
+    if "median" not in one:
+        return str(one.get("note", "not measured"))
+    values = [sample["value"] for sample in one["samples"]]
+    return f"{_number(one['median'])} ({_number(min(values))}–{_number(max(values))})"
+
+
+def _line(one: Result) -> str:
+    """A contestant's figures; wall and CPU seconds are those of the median run."""
+    if "median" not in one:
+        return str(one.get("note", "not measured"))
+    sample = _median_sample(one)
+    note = f"; then {one['note']}" if "note" in one else ""
+    return (f"{_span(one):32} {sample['work']:6} in {sample['seconds']:.2f} s, "
+            f"user {sample['user']:.2f} s, system {sample['system']:.2f} s{note}")  # fmt: skip
+
+
+def _cpu(one: Result) -> str:
+    if "median" not in one:
+        return "-"
+    sample = _median_sample(one)
+    return f"{_duration(sample['user'], sample['work'])} + " + _duration(
+        sample["system"], sample["work"]
+    )
+
+
+def _median_sample(one: Result) -> Result:
+    ordered: list[Result] = sorted(one["samples"], key=lambda sample: sample["value"])
+    return ordered[len(ordered) // 2]
+
+
+def _duration(seconds: float, work: int) -> str:
+    each = seconds / work
+    return f"{each * 1e6:.0f} µs" if each < 1e-3 else f"{each * 1e3:.0f} ms"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
+def _cells(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"

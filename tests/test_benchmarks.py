@@ -1,0 +1,202 @@
+"""The benchmarks measure what they say: their raw peers speak DICOM, their table adds up."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from benchmarks import table, wire
+from benchmarks.clients import transfer
+from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Sample, measure
+from benchmarks.instances import Instance, Shape, batch, pixels, write_file, write_folder
+from benchmarks.peers import STORING_CLIENTS, STORING_SERVERS, Program, serving
+from benchmarks.processes import Failed
+from benchmarks.raw_peer import RawClient, RawServer, Transfer, prepare
+from benchmarks.rows import chosen_rows
+from benchmarks.scratch import KIB, Settings, take_away
+
+SIZES = (1024, 8192, 100_000, 1 << 19)
+
+
+@contextmanager
+def served(maximum: int) -> Iterator[tuple[RawClient, list[Transfer]]]:
+    """A raw client's association with a raw server; what came is listed when it ended."""
+    results: list[Transfer] = []
+    with RawServer(maximum, timeout=5) as server:
+        thread = threading.Thread(target=lambda: results.append(server.serve()))
+        thread.start()
+        try:
+            with RawClient(server.port, timeout=5) as client:
+                yield client, results
+        finally:
+            thread.join(10)
+
+
+def program(programs: tuple[Program, ...], party: str) -> Program:
+    """The peer's program; skips without it, and fails where peers are required."""
+    found = next(one for one in programs if one.party == party)
+    missing = found.missing()
+    if missing and os.environ.get("REQUIRE_PEERS") == "1":
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    return found
+
+
+def whole(shape: Shape, instance: Instance) -> bytes:
+    return shape.head(instance) + bytes(pixels(0, shape.pixels))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_data_set_has_exactly_the_size_that_was_asked_for(size: int) -> None:
+    shape = Shape(size)
+    for instance in (Instance(1, 0), Instance(10**14, 99_999)):
+        assert len(whole(shape, instance)) == size
+
+
+def test_a_data_set_is_an_image_that_pydicom_reads(tmp_path: Path) -> None:
+    shape, (instance,) = Shape(100_000), batch(1)
+    write_file(tmp_path / "image.dcm", shape, instance)
+    image = pydicom.dcmread(tmp_path / "image.dcm")
+    assert image.SOPInstanceUID == image.file_meta.MediaStorageSOPInstanceUID == instance.uid
+    assert all(uid.is_valid for uid in (image.StudyInstanceUID, image.SeriesInstanceUID))
+    assert len(image.PixelData) == image.Rows * image.Columns == shape.pixels
+
+
+def test_instances_are_distinct_and_fill_series_after_series() -> None:
+    instances = batch(250) + batch(250)
+    assert len({instance.uid for instance in instances}) == 500
+    assert [instances[n].series for n in (0, 99, 100, 249)] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("maximum", [1024, 16384, 131072])
+def test_prepared_messages_hold_the_data_set_in_pdus_of_the_wanted_length(maximum: int) -> None:
+    shape, (instance,) = Shape(100_000), batch(1)
+    (message,) = prepare(shape, [instance], maximum)
+    stream = io.BytesIO(message.own + b"".join(bytes(part) for part in message.tail))
+    stream.seek(len(wire.store_request(3, instance.uid)))
+    data, flags = b"", 0
+    while header := stream.read(12):
+        length, flags = int.from_bytes(header[2:6], "big"), header[11]
+        assert length <= maximum
+        data += stream.read(length - 6)
+    assert data == whole(shape, instance)
+    assert flags == wire.LAST
+
+
+@pytest.mark.parametrize("maximum", [16384, 131072])
+def test_the_raw_peers_understand_each_other(maximum: int) -> None:
+    with served(maximum) as (client, results):
+        assert client.maximum == maximum
+        client.echo(50)
+        for size in SIZES:
+            client.store(prepare(Shape(size), batch(3), client.maximum))
+    assert results[0].messages == 50 + 3 * len(SIZES)
+    assert results[0].octets == 3 * sum(SIZES)
+    assert results[0].seconds > 0
+
+
+@pytest.mark.interop
+def test_dcmtk_files_what_the_raw_client_sends(tmp_path: Path) -> None:
+    storescp = program(STORING_SERVERS, DCMTK)
+    shape, instances = Shape(100_000), batch(3)
+    with serving(storescp, tmp_path) as server, RawClient(server.port) as client:
+        client.store(prepare(shape, instances, client.maximum))
+    stored = {bytes(path.read_bytes()[-shape.size :]) for path in tmp_path.iterdir()}
+    assert stored == {whole(shape, instance) for instance in instances}
+    assert take_away(tmp_path, shape.size) == 3
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("maximum", [16384, 131072])
+def test_the_raw_server_takes_what_dcmtk_sends(tmp_path: Path, maximum: int) -> None:
+    storescu = program(STORING_CLIENTS, DCMTK)
+    write_folder(tmp_path / "files", Shape(100_000), batch(3))
+    with RawServer(maximum) as server:
+        result = transfer(storescu, server, [tmp_path / "files", 3])
+    assert (result.messages, result.octets) == (3, 300_000)
+    assert result.after.peak > 0
+
+
+def test_settings_make_files_once_and_take_them_away(tmp_path: Path) -> None:
+    with Settings.made(quick=True, folder=tmp_path) as settings:
+        files = settings.files(Shape(8 * KIB), 3)
+        assert files == settings.files(Shape(8 * KIB), 3)
+        assert len(list(files.iterdir())) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_chosen_by_a_beginning_or_a_pattern(tmp_path: Path) -> None:
+    settings = Settings(tmp_path)
+    assert [row.name for row in chosen_rows(settings, ["echo"])] == ["echo-server", "echo-client"]
+    assert [row.name for row in chosen_rows(settings, ["*8k"])] == ["receive-8k"]
+    with pytest.raises(ValueError, match="no row is called nothing"):
+        chosen_rows(settings, ["nothing"])
+
+
+def contestant(name: str, party: str, values: list[float], order: list[str]) -> Contestant:
+    """One that gives these values, turn by turn, and fails after the last."""
+    remaining = iter(values)
+
+    def run() -> Sample:
+        order.append(name)
+        value = next(remaining, None)
+        if value is None:
+            raise Failed("out of breath")
+        return Sample(value, 1000, 2.0, 0.5, 0.25)
+
+    @contextmanager
+    def ready() -> Iterator[partial[Sample]]:
+        yield partial(run)
+
+    return Contestant(name, party, ready)
+
+
+def results(marks: list[Mark], ours: list[float], theirs: list[float]) -> dict[str, object]:
+    order: list[str] = []
+    contestants = [
+        contestant("a", OURS, ours, order),
+        contestant("b", DCMTK, theirs, order),
+        Contestant("c", DCMTK, partial(pytest.fail, "started"), lambda: "c is not installed"),
+    ]
+    row = measure(Row("row", "work", "a second", contestants, marks), runs=3)
+    assert order[:4] == ["a", "b", "a", "b"]
+    return {"machine": {"processor": "x"}, "runs": 3, "rows": [row]}
+
+
+def test_the_table_gives_ratios_of_medians_and_says_what_is_reached() -> None:
+    shown = table.markdown(results([Mark(0.7, DCMTK)], [90.0, 80.0, 10.0], [100.0, 90.0, 110.0]))
+    line = next(line for line in shown.splitlines() if "b: " in line)
+    assert "| a: 80.0 (10.0–90.0) | b: 100 (90.0–110) | 0.80 | 0.7 |" in line
+    assert "500 µs + 250 µs" in line
+    assert "processor: x" in shown
+
+
+def test_the_table_marks_what_is_not_reached() -> None:
+    shown = table.markdown(results([Mark(0.9, DCMTK)], [80.0] * 3, [100.0] * 3))
+    assert "| 0.80 | 0.9, **not reached** |" in shown
+
+
+def test_the_table_marks_a_bound_of_ours_alone() -> None:
+    shown = table.markdown(results([Mark(64.0)], [70.0] * 3, [1.0] * 3))
+    assert "| a: 70.0 (70.0–70.0) |  |  | at most 64, **not reached** |" in shown
+
+
+def test_one_that_is_missing_or_fails_keeps_its_place_with_a_note() -> None:
+    row = results([], [80.0] * 3, [100.0])["rows"][0]  # type: ignore[index]
+    assert [one.get("note") for one in row["contestants"]] == [
+        None,
+        "out of breath",
+        "c is not installed",
+    ]
+    text = table.terminal(row)
+    assert "c is not installed" in text
+    assert "then out of breath" in text
