@@ -48,7 +48,7 @@ def terminal(row: Result) -> str:
         lines.append(f"  {one['name']:30} {_line(one)}")
     for ours, peer, verdict in comparisons(row):
         mark = verdict.to_reach().replace("**", "")
-        pair = f"{ours['name']} to {peer['name']}" if peer else ours["name"]
+        pair = ours["name"] + (f" to {peer['name']}" if peer and not verdict.at_most else "")
         lines.append(f"  {pair}: {_ratio(verdict)}" + (f" (to reach: {mark})" if mark else ""))
     return "\n".join(lines)
 
@@ -60,6 +60,8 @@ def markdown(results: Result) -> str:
         lines.extend(_cells(cells) for cells in _markdown_cells(row))
     facts = "; ".join(f"{name}: {value}" for name, value in results["machine"].items())
     runs = f"Medians of {results['runs']} runs in turns (smallest to largest). {_CPU}"
+    if results.get("quick"):
+        runs += " This was a quick run, with too little work to compare."
     return "\n".join([*lines, "", runs, "", f"Machine: {facts}."])
 
 
@@ -67,13 +69,15 @@ _CPU = "CPU is user and system time of the measured process for one message."
 
 
 def comparisons(row: Result) -> Iterator[tuple[Result, Result | None, Verdict]]:
-    """Each of ours beside each peer, and beside the row's own bound where it has one."""
+    """Each of ours beside each peer; where the row has a bound of its own, once with that."""
     ours = [one for one in row["contestants"] if one["party"] == OURS]
     peers = [one for one in row["contestants"] if one["party"] != OURS]
     targets = {mark["against"]: mark["target"] for mark in row["marks"]}
     for mine in ours:
         if None in targets:
-            yield mine, None, Verdict(mine.get("median"), targets[None], at_most=True)
+            bounded = Verdict(mine.get("median"), targets[None], at_most=True)
+            yield mine, next(iter(peers), None), bounded
+            continue
         for peer in peers:
             yield mine, peer, Verdict(_quotient(mine, peer), targets.get(peer["party"]))
 
@@ -85,7 +89,7 @@ def _markdown_cells(row: Result) -> Iterator[tuple[str, ...]]:
         yield (
             title, f"{ours['name']}: {_span(ours)}",
             f"{peer['name']}: {_span(peer)}" if peer else "",
-            _ratio(verdict) if peer else "", verdict.to_reach(), "; ".join(cpu),
+            "" if verdict.at_most else _ratio(verdict), verdict.to_reach(), "; ".join(cpu),
         )  # fmt: skip
 
 

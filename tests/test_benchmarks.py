@@ -187,7 +187,7 @@ def test_the_table_marks_what_is_not_reached() -> None:
 
 def test_the_table_marks_a_bound_of_ours_alone() -> None:
     shown = table.markdown(results([Mark(64.0)], [70.0] * 3, [1.0] * 3))
-    assert "| a: 70.0 (70.0–70.0) |  |  | at most 64, **not reached** |" in shown
+    assert "| b: 1.0 (1.0–1.0) |  | at most 64, **not reached** |" in shown
 
 
 def test_one_that_is_missing_or_fails_keeps_its_place_with_a_note() -> None:
