@@ -17,7 +17,11 @@ from collections.abc import Mapping
 from typing import Any
 
 REJECT_RESULTS = {1: "permanent", 2: "transient"}
-REJECT_SOURCES = {1: "service-user", 2: "service-provider (ACSE)", 3: "service-provider (presentation)"}
+REJECT_SOURCES = {
+    1: "service-user",
+    2: "service-provider (ACSE)",
+    3: "service-provider (presentation)",
+}
 REJECT_REASONS = {
     (1, 1): "no reason given",
     (1, 2): "application context name not supported",
@@ -142,5 +146,6 @@ class StatusError(DimseError):
     def __str__(self) -> str:
         from twisted_dimse.dimse.status import meaning
 
-        text = f"status 0x{self.status:04X} ({meaning(self.status)})"
+        message = getattr(self.command, "name", None)
+        text = f"status 0x{self.status:04X} ({meaning(self.status, message)})"
         return f"{text}: {self.comment}" if self.comment else text
