@@ -112,9 +112,7 @@ class Framer:
         stop = offset + left
         if stop > end:
             self._value_left = stop - end
-            parts.append(
-                Fragment(self._context_id, bool(control & 1), False, view[offset:], False)
-            )
+            parts.append(Fragment(self._context_id, bool(control & 1), False, view[offset:], False))
             return end
         self._value_left = 0
         parts.append(
@@ -122,9 +120,7 @@ class Framer:
         )
         return stop
 
-    def _value_header(
-        self, view: memoryview, offset: int, parts: list[Fragment | pdu.PDU]
-    ) -> int:
+    def _value_header(self, view: memoryview, offset: int, parts: list[Fragment | pdu.PDU]) -> int:
         length, context_id, control = _PDV_HEADER.unpack_from(view, offset)
         left = self._pdu_left - length - 4
         if length < 2 or left < 0:

@@ -14,6 +14,7 @@ the offer.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -141,10 +142,14 @@ def as_context(
 def propose(proposal: Proposal) -> pdu.AssociateRQ:
     """The A-ASSOCIATE-RQ of a proposal; context IDs are 1, 3, 5 … in order.
 
-    Raises `ValueError` where it does not fit: no context, over 128, a bad AE title or role.
+    Raises `ValueError` where it does not fit: no context, over 128, one without a transfer syntax,
+    a bad AE title, role, window or maximum length.
     """
     if not 0 < len(proposal.contexts) <= MAX_CONTEXTS:
         raise ValueError(f"{len(proposal.contexts)} presentation contexts, 1 to 128 fit")
+    for context in proposal.contexts:
+        if not context.transfer_syntaxes:
+            raise ValueError(f"no transfer syntax to propose for {context.abstract_syntax}")
     contexts = tuple(
         pdu.ProposedContext(2 * number + 1, context.abstract_syntax, context.transfer_syntaxes)
         for number, context in enumerate(proposal.contexts)
@@ -153,7 +158,7 @@ def propose(proposal: Proposal) -> pdu.AssociateRQ:
     if proposal.window is not None:
         window = proposal.window
         user.append(pdu.AsynchronousOperationsWindow(window.invoked, window.performed))
-    user += (pdu.RoleSelection(uid, *ROLES[role]) for uid, role in proposal.roles.items())
+    user += (_role_selection(uid, role) for uid, role in proposal.roles.items())
     user += (
         pdu.SOPClassExtendedNegotiation(uid, information)
         for uid, information in proposal.extended.items()
@@ -164,9 +169,14 @@ def propose(proposal: Proposal) -> pdu.AssociateRQ:
     )
     if proposal.user_identity is not None:
         user.append(proposal.user_identity)
-    return pdu.AssociateRQ(
+    request = pdu.AssociateRQ(
         proposal.called_ae_title, proposal.calling_ae_title, contexts, tuple(user)
     )
+    try:
+        request.encode()  # what does not fit shows here, not when the transport is open
+    except struct.error as error:
+        raise ValueError(f"a number of the proposal does not fit its field: {error}") from None
+    return request
 
 
 def accept(
@@ -261,6 +271,13 @@ def confirm(request: pdu.AssociateRQ, answer: pdu.AssociateAC) -> Agreement:
     )
 
 
+def _role_selection(uid: str, role: str) -> pdu.RoleSelection:
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} for {uid}: it is one of {', '.join(ROLES)}")
+    scu, scp = ROLES[role]
+    return pdu.RoleSelection(uid, scu, scp)
+
+
 def _judge(
     context: pdu.ProposedContext,
     policy: Policy,
@@ -290,9 +307,7 @@ def _transfer_syntaxes(
     return None
 
 
-def _answered_roles(
-    request: pdu.AssociateRQ, policy: Policy
-) -> dict[str, pdu.RoleSelection]:
+def _answered_roles(request: pdu.AssociateRQ, policy: Policy) -> dict[str, pdu.RoleSelection]:
     abstract = {context.abstract_syntax for context in request.contexts}
     roles = {}
     for item in request.items(pdu.RoleSelection):
@@ -303,9 +318,7 @@ def _answered_roles(
     return roles
 
 
-def _answered_extended(
-    request: pdu.AssociateRQ, policy: Policy
-) -> Iterable[tuple[str, bytes]]:
+def _answered_extended(request: pdu.AssociateRQ, policy: Policy) -> Iterable[tuple[str, bytes]]:
     for item in _extended_items(request):
         answer = policy.extended.get(item.sop_class_uid)
         information = answer(item.information) if answer is not None else None

@@ -94,10 +94,11 @@ def _uid(data: bytes | memoryview) -> str:
 
 
 def _ae_title(title: str) -> bytes:
-    data = title.encode("ascii")
-    if not 0 < len(data) <= 16:
-        raise ValueError(f"AE title {title!r} does not have 1 to 16 characters")
-    return data.ljust(16)
+    if not 0 < len(title) <= 16 or not title.isascii() or not title.isprintable():
+        raise ValueError(f"AE title {title!r} does not have 1 to 16 printable ASCII characters")
+    if title.isspace() or "\\" in title:
+        raise ValueError(f"AE title {title!r} is blank or has a backslash")
+    return title.encode("ascii").ljust(16)
 
 
 def _read_ae_title(data: memoryview) -> str:
@@ -182,6 +183,8 @@ class ImplementationVersionName:
     name: str
 
     def encode(self) -> bytes:
+        if not 0 < len(self.name) <= 16:
+            raise ValueError(f"implementation version name {self.name!r}: 1 to 16 characters fit")
         return _item(self.kind, self.name.encode("ascii"))
 
     @classmethod
@@ -435,8 +438,12 @@ class AssociateRQ(_UserInformation):
         reader = _Reader("A-ASSOCIATE-RQ", body)
         version, echo = _fixed_fields(reader)
         name, contexts, user_items = _variable_items(reader, ProposedContext)
+        if not contexts:
+            raise ProtocolViolation("A-ASSOCIATE-RQ: no presentation context, at least 1 is due")
         identifiers = {context.id for context in contexts}
-        if len(identifiers) != len(contexts) or any(not identifier & 1 for identifier in identifiers):
+        if len(identifiers) != len(contexts) or any(
+            not identifier & 1 for identifier in identifiers
+        ):
             raise ProtocolViolation("A-ASSOCIATE-RQ: presentation context IDs not odd and unique")
         called, calling = _read_ae_title(echo[:16]), _read_ae_title(echo[16:32])
         return cls(called, calling, contexts, user_items, name, version, bytes(echo))
@@ -515,7 +522,7 @@ class PDataTF:
     @classmethod
     def decode(cls, body: memoryview) -> PDataTF:
         reader = _Reader("P-DATA-TF", body)
-        values = []
+        values: list[PresentationDataValue] = []
         while reader.offset < len(body) or not values:
             length = reader.uint32("length of a presentation data value")
             if length < 2:

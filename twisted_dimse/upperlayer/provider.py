@@ -187,12 +187,17 @@ class Provider:
         except ProtocolViolation as error:
             violation = error
             parts = error.parts  # type: ignore[attr-defined]
-        if self.state is State.Sta6 and len(parts) == 1 and type(parts[0]) is Fragment:
+        if (
+            violation is None
+            and self.state is State.Sta6
+            and len(parts) == 1
+            and type(parts[0]) is Fragment
+        ):
             return parts  # type: ignore[return-value]
         events: list[ProviderEvent] = []
         for part in parts:
             self._received(part, events)
-        if violation is not None and self.state is not State.Sta1:
+        if violation is not None and not self.closed:
             events += self._happens(Event.Evt19, None, str(violation), violation.reason)
         return events
 
