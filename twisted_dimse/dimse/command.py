@@ -12,6 +12,7 @@ Values are ``str`` (UI, AE, LO), ``int`` (US, UL) and tuples of tags as ``int`` 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
@@ -72,6 +73,7 @@ ELEMENTS = (
     (0x1031, "MoveOriginatorMessageID", "US"),
 )
 ERROR_COMMENT_LENGTH = 64
+_NOT_IN_A_COMMENT = re.compile(r"[^ -\[\]-~]")
 
 _ELEMENT = struct.Struct("<HHI")
 _US_ELEMENT = struct.Struct("<HHIH")
@@ -94,7 +96,7 @@ class CommandSet(dict[str, Any]):
 
     @property
     def has_data_set(self) -> bool:
-        """Whether a data set follows: any type but 0101H, and also none given."""
+        """Whether a data set follows: any type but 0101H says so, a lacking one does not."""
         return bool(self.get("CommandDataSetType", NO_DATA_SET) != NO_DATA_SET)
 
     @property
@@ -118,7 +120,8 @@ def message_name(field: int) -> str:
 
 
 def encode(command: Mapping[str, Any]) -> bytes:
-    """The command set, elements in rising order, group length first. What is None is left out.
+    """The command set, elements in rising order, group length first. What is None or empty is
+    left out (PS3.7 6.3.1).
 
     Raises `ValueError` for a keyword or a value that has no place in a command set.
     """
@@ -175,7 +178,10 @@ def _refuse(group: int, element: int, length: int, left: int) -> NoReturn:
 
 def _encode_uid(element: int) -> Callable[[str], bytes]:
     def encode_uid(value: str) -> bytes:
-        data = value.encode("ascii")
+        # Not ASCII: a response has to repeat the UID of its request, however wrong that is.
+        data = value.encode("latin-1")
+        if not data:
+            return b""
         if len(data) & 1:
             data += b"\x00"
         return _ELEMENT.pack(0, element, len(data)) + data
@@ -183,14 +189,32 @@ def _encode_uid(element: int) -> Callable[[str], bytes]:
     return encode_uid
 
 
-def _encode_text(element: int) -> Callable[[str], bytes]:
-    def encode_text(value: str) -> bytes:
-        data = value.encode("ascii", "replace")[:ERROR_COMMENT_LENGTH]
-        if len(data) & 1:
-            data += b" "
-        return _ELEMENT.pack(0, element, len(data)) + data
+def _encode_ae_title(element: int) -> Callable[[str], bytes]:
+    def encode_ae_title(value: str) -> bytes:
+        data = value.encode("latin-1")
+        if len(data) > 16:
+            raise ValueError(f"AE title {value!r} has over 16 characters")
+        return _padded(element, data)
 
-    return encode_text
+    return encode_ae_title
+
+
+def _encode_comment(element: int) -> Callable[[str], bytes]:
+    """Whatever text comes, one line of at most 64 characters of the default repertoire goes."""
+
+    def encode_comment(value: str) -> bytes:
+        data = _NOT_IN_A_COMMENT.sub("?", " ".join(value.split())).encode("ascii")
+        return _padded(element, data[:ERROR_COMMENT_LENGTH])
+
+    return encode_comment
+
+
+def _padded(element: int, data: bytes) -> bytes:
+    if not data:
+        return b""
+    if len(data) & 1:
+        data += b" "
+    return _ELEMENT.pack(0, element, len(data)) + data
 
 
 def _encode_us(element: int) -> Callable[[int], bytes]:
@@ -203,6 +227,8 @@ def _encode_us(element: int) -> Callable[[int], bytes]:
 def _encode_at(element: int) -> Callable[[Iterable[int]], bytes]:
     def encode_at(value: Iterable[int]) -> bytes:
         data = b"".join(_TAG.pack(tag >> 16, tag & 0xFFFF) for tag in value)
+        if not data:
+            return b""
         return _ELEMENT.pack(0, element, len(data)) + data
 
     return encode_at
@@ -244,8 +270,8 @@ def _encode_nothing(_value: object) -> bytes:
 
 _ENCODER_OF_VR: dict[str, Callable[[int], Callable[[Any], bytes]]] = {
     "UI": _encode_uid,
-    "AE": _encode_text,
-    "LO": _encode_text,
+    "AE": _encode_ae_title,
+    "LO": _encode_comment,
     "US": _encode_us,
     "AT": _encode_at,
     "UL": lambda _element: _encode_nothing,

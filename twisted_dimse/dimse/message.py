@@ -37,7 +37,8 @@ class Assembler:
         Raises `ProtocolViolation` where a data set is due instead, the context changes in the
         middle, or the command set does not end.
         """
-        context_id, _, is_last, data, _ = fragment
+        context_id, _, is_last, part, _ = fragment
+        data: bytes | bytearray | memoryview = part
         if self.expects_data:
             raise ProtocolViolation("a command before the end of the data set", reason=2)
         if self._command:
