@@ -1,0 +1,517 @@
+"""`Association`: what users hold, in either role.
+
+It is the service-user of PS3.8 above one `protocol.AssociationProtocol`: it negotiates, sorts
+messages to its invoking half (`operations.ServiceUser`) and its performing half
+(`performer.Performer`), and sees that everything under way ends when it ends.
+
+    association.accepted            # the presentation contexts agreed on
+    await association.echo()
+    await association.release()
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, Protocol as Interface
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_dimse import telemetry
+from twisted_dimse.datastream import DiscardingSink
+from twisted_dimse.dimse import command as commands
+from twisted_dimse.dimse.command import CommandSet
+from twisted_dimse.dimse.message import Assembler
+from twisted_dimse.errors import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectionLost,
+    ContextNotAccepted,
+    DimseError,
+    ProtocolViolation,
+)
+from twisted_dimse.handler import Handler
+from twisted_dimse.operations import ServiceUser
+from twisted_dimse.outgoing import OutgoingMessage
+from twisted_dimse.performer import Incoming, Performer
+from twisted_dimse.protocol import AssociationProtocol, Timeouts
+from twisted_dimse.upperlayer import negotiation, pdu
+from twisted_dimse.upperlayer.framing import Fragment
+from twisted_dimse.upperlayer.negotiation import AcceptedContext, Agreement, Window
+from twisted_dimse.upperlayer.provider import AbortIndication, Provider
+
+_numbers = itertools.count(1)
+_log = Logger()
+
+
+class Decision(Interface):
+    """Decides on association requests: calls `Association.accept` or `reject`, now or later."""
+
+    def decide(self, association: Association, request: pdu.AssociateRQ) -> None: ...
+
+    def forget(self, association: Association) -> None: ...
+
+
+class Association(ServiceUser):
+    """One association. Made by `client.connect` and `server.AssociationFactory`.
+
+    `calling_ae_title`, `called_ae_title`, `address`: who talks to whom. `accepted`, `window`,
+    `agreement`: what was agreed. `peer_certificate`: the peer's, as pyOpenSSL has it, or None.
+    `user_identity` is what the requestor sent, `user_identity_response` what it was answered.
+    `closed` is a Deferred that fires with None after a release, and with the `DimseError` that
+    ended the association otherwise.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        timeouts: Timeouts,
+        reactor: Any,
+        handler: Handler | None = None,
+        request: pdu.AssociateRQ | None = None,
+        decision: Decision | None = None,
+    ) -> None:
+        super().__init__()
+        self.number = next(_numbers)
+        self.protocol = AssociationProtocol(provider, self, timeouts, reactor)
+        self.protocol.number = self.number
+        self.agreement: Agreement | None = None
+        self.calling_ae_title = request.calling_ae_title if request else ""
+        self.called_ae_title = request.called_ae_title if request else ""
+        self.window = Window()
+        self.closed: Deferred[DimseError | None] = Deferred()
+        self.messages = 0
+        self.handler = handler or Handler()
+        self.seconds: Callable[[], float] = reactor.seconds
+        self._request = request
+        self._decision = decision
+        # Fires once, for `client.connect`; cancelling it aborts.
+        self.negotiated: Deferred[Association] = Deferred(lambda _: self.abort())
+        self._contexts: dict[int, AcceptedContext] = {}
+        self._assembler = Assembler()
+        self._incoming: Incoming | None = None
+        self._performer = Performer(self, self.handler)
+        self._reason: DimseError | None = None
+        self._over = False
+        self._releasing = False
+        self._released = False
+        self._refused: ContextNotAccepted | None = None
+        self._begun = 0.0
+
+    @property
+    def requestor(self) -> bool:
+        return self._request is not None
+
+    @property
+    def peer(self) -> str:
+        """The other side's AE title."""
+        return self.called_ae_title if self.requestor else self.calling_ae_title
+
+    @property
+    def accepted(self) -> tuple[AcceptedContext, ...]:
+        """The presentation contexts that both sides agreed on."""
+        return tuple(self._contexts.values())
+
+    @property
+    def address(self) -> str:
+        """The peer's network address, as far as the transport knows."""
+        transport: Any = self.protocol.transport
+        address = transport.getPeer() if transport is not None else None
+        host = getattr(address, "host", None) or getattr(address, "name", None) or ""
+        return host.decode(errors="replace") if isinstance(host, bytes) else str(host)
+
+    @property
+    def peer_certificate(self) -> Any:
+        """The peer's TLS certificate, an `OpenSSL.crypto.X509`, or None."""
+        transport: Any = self.protocol.transport
+        get = getattr(transport, "getPeerCertificate", None)
+        return get() if get is not None else None
+
+    @property
+    def user_identity(self) -> pdu.UserIdentity | None:
+        return self.agreement.user_identity if self.agreement else None
+
+    @property
+    def user_identity_response(self) -> bytes | None:
+        return self.agreement.user_identity_response if self.agreement else None
+
+    # --- its end, as users ask for it
+
+    def release(self) -> Deferred[None]:
+        """Release the association (PS3.8 7.2) once what is outstanding has ended.
+
+        Fires when it is over; fails with the error that ended it otherwise.
+        """
+        ended: Deferred[None] = Deferred()
+
+        def over(reason: DimseError | None) -> DimseError | None:
+            if reason is None:
+                ended.callback(None)
+            else:
+                ended.errback(reason)
+            return reason
+
+        self.closed.addCallback(over)
+        self._releasing = True
+        self._release_when_idle()
+        return ended
+
+    def abort(self) -> None:
+        """End the association at once with an A-ABORT (PS3.8 7.3)."""
+        self._end(AssociationAborted(0, 0, by_us=True))
+        self.protocol.abort()
+
+    async def __aenter__(self) -> Association:
+        return self
+
+    async def __aexit__(self, kind: Any, _error: Any, _trace: Any) -> None:
+        if kind is not None:
+            self.abort()
+        elif not self._over:
+            await self.release()
+
+    def _release_when_idle(self) -> None:
+        if self._releasing and not self._over and not len(self._invocations):
+            if self.protocol.congested:
+                self.protocol.drained().addCallback(lambda _: self._release_when_idle())
+            else:
+                self.protocol.release()
+
+    # --- the answer to an association request, from the `Decision`
+
+    def accept(
+        self,
+        policy: negotiation.Policy,
+        request: pdu.AssociateRQ,
+        identity_response: bytes | None = None,
+    ) -> None:
+        """Accept what of ``request`` fits ``policy``."""
+        if self._over:
+            return
+        answer, agreement = negotiation.accept(request, policy, identity_response)
+        try:
+            self._agreed(agreement)
+            self.protocol.accept(answer, agreement.max_send_length)
+        except ProtocolViolation as violation:
+            _log.warn(
+                "association {number}: {violation}", number=self.number, violation=violation
+            )
+            self.reject(AssociationRejected(1, 1, 1))
+
+    def reject(self, error: AssociationRejected) -> None:
+        """Reject the association request."""
+        if not self._over:
+            self._end(error)
+            self.protocol.reject(pdu.AssociateRJ(error.result, error.source, error.reason))
+
+    def _agreed(self, agreement: Agreement) -> None:
+        self.protocol.outgoing.set_limit(agreement.max_send_length)
+        self.agreement = agreement
+        self.window = agreement.window
+        self._invocations.limit = agreement.window.invoked
+        self._contexts = dict(agreement.contexts)
+        if telemetry.subscribers:
+            telemetry.emit(
+                telemetry.AssociationNegotiated(
+                    self.number,
+                    self._role,
+                    agreement.calling_ae_title,
+                    agreement.called_ae_title,
+                    len(agreement.results),
+                    len(agreement.contexts),
+                    agreement.max_send_length,
+                    agreement.max_receive_length,
+                    agreement.window.invoked,
+                    agreement.window.performed,
+                    self.seconds() - self._begun,
+                )
+            )
+
+    # --- what the protocol tells (`protocol.User`)
+
+    def transport_opened(self) -> None:
+        self._begun = self.seconds()
+        if self._request is not None:
+            self.protocol.request_sent()
+        if telemetry.subscribers:
+            event = telemetry.AssociationConnecting(self.number, self._role, self.address)
+            telemetry.emit(event)
+
+    def associate_requested(self, request: pdu.AssociateRQ) -> None:
+        self.calling_ae_title = request.calling_ae_title
+        self.called_ae_title = request.called_ae_title
+        if self._decision is not None:
+            self._decision.decide(self, request)
+
+    def associate_answered(self, answer: pdu.AssociateAC | pdu.AssociateRJ) -> None:
+        if isinstance(answer, pdu.AssociateRJ):
+            self._end(AssociationRejected(answer.result, answer.source, answer.reason))
+            return
+        assert self._request is not None
+        try:
+            self._agreed(negotiation.confirm(self._request, answer))
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        if self._contexts:
+            self.negotiated.callback(self)
+        else:
+            refused = ContextNotAccepted(
+                f"{self.called_ae_title} accepted none of the "
+                f"{len(self.agreement.results) if self.agreement else 0} presentation contexts"
+            )
+            self._refused = refused
+            self._releasing = True
+            self.protocol.release()
+
+    def fragment_received(self, fragment: Fragment) -> Deferred[Any] | None:
+        if self._over:
+            return None
+        try:
+            if fragment.is_command:
+                command = self._assembler.command_fragment(fragment)
+                if command is not None:
+                    self._command_received(fragment.context_id, command)
+                return None
+            self._assembler.data_fragment(fragment)
+            return self._data_received(fragment)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return None
+
+    def _data_received(self, fragment: Fragment) -> Deferred[Any] | None:
+        incoming = self._incoming
+        assert incoming is not None
+        wait = incoming.write(fragment.data) if fragment.data else None
+        if not fragment.is_last:
+            return wait
+        self._incoming = None
+        if wait is None:
+            return self._deferred_of(incoming.finish())
+        wait.addCallback(lambda _: None if self._over else incoming.finish())
+        return wait
+
+    def release_requested(self) -> None:
+        self._released = True
+        if self.protocol.congested:
+            self.protocol.drained().addCallback(lambda _: self.protocol.answer_release())
+        else:
+            self.protocol.answer_release()
+
+    def release_confirmed(self) -> None:
+        self._released = True
+        # After a collision the requestor still owes its answer (PS3.8 9.2, Sta9 and Sta12).
+        self.protocol.answer_release()
+
+    def association_ended(self, indication: AbortIndication) -> None:
+        if self._released and indication.lost:
+            return
+        self._end(self._error_of(indication))
+
+    def timed_out(self, what: str) -> None:
+        self._end(AssociationTimeout(what))
+
+    def transport_closed(self) -> None:
+        if self._reason is None and not self._released:
+            self._reason = ConnectionLost("the connection closed without a release")
+        self._end(self._reason)
+        if self._decision is not None:
+            self._decision.forget(self)
+        self._report()
+        reason = self._reason
+        if self.requestor and not self.negotiated.called:
+            self.negotiated.errback(self._refused or reason or ConnectionLost("released"))
+        self.closed.callback(reason)
+        if self.agreement is not None and not self.requestor:
+            self._tell_handler(reason)
+
+    @property
+    def awaits_response(self) -> bool:
+        return bool(self._invocations.outstanding)
+
+    @property
+    def performs(self) -> bool:
+        return len(self._performer) > 0
+
+    @property
+    def between_messages(self) -> bool:
+        return self._assembler.between_messages
+
+    # --- messages
+
+    def send_response(
+        self, context_id: int, response: dict[str, Any], data: bytes | None
+    ) -> None:
+        """Send the response of an operation that we perform."""
+        if self._over:
+            return
+        if telemetry.subscribers:
+            telemetry.emit(telemetry.CommandSent(self.number, context_id, CommandSet(response)))
+        self.protocol.send(OutgoingMessage(context_id, commands.encode(response), data))
+
+    def _command_received(self, context_id: int, command: CommandSet) -> None:
+        self.messages += 1
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise ProtocolViolation(f"context {context_id} was not accepted", reason=5)
+        if telemetry.subscribers:
+            telemetry.emit(telemetry.CommandReceived(self.number, context_id, command))
+        field = command["CommandField"]
+        incoming: Incoming | None
+        if field & commands.RESPONSE:
+            sink = self._response_received(context, command)
+            incoming = Incoming(sink, self._response_complete) if sink is not None else None
+        elif field == commands.C_CANCEL_RQ:
+            self._performer.cancel(command.get("MessageIDBeingRespondedTo"))
+            incoming = None
+        else:
+            incoming = self._performer.request(context, command)
+        if command.has_data_set:
+            # Data that nobody asked for, behind a command that has none: taken, not kept.
+            self._incoming = incoming or Incoming(DiscardingSink(), lambda _result: None)
+
+    def _response_complete(self, result: Any) -> Any:
+        if hasattr(result, "trap"):
+            raise ProtocolViolation(f"a response that cannot be taken: {result.value}")
+        return result
+
+    @staticmethod
+    def _deferred_of(result: Any) -> Deferred[Any] | None:
+        return result if isinstance(result, Deferred) else None
+
+    def _violated(self, violation: ProtocolViolation) -> None:
+        self._end(violation)
+        self.protocol.violated(str(violation), violation.reason)
+
+    # --- for `ServiceUser`
+
+    def _refusal(self) -> DimseError | None:
+        if self._over or self._releasing or self._released:
+            return self._reason or ConnectionLost("the association is released")
+        if self.agreement is None:
+            return ConnectionLost("the association is not established")
+        return None
+
+    def _contexts_for(self, abstract_syntax: str) -> list[AcceptedContext]:
+        contexts = self._contexts.values()
+        return [c for c in contexts if c.abstract_syntax == abstract_syntax and c.scu]
+
+    def _context_of(self, choice: str | int) -> AcceptedContext:
+        if isinstance(choice, int):
+            context = self._contexts.get(choice)
+        else:
+            contexts = self._contexts.values()
+            context = next((c for c in contexts if c.abstract_syntax == choice), None)
+        if context is None:
+            raise ContextNotAccepted(f"no context {choice} was accepted")
+        return context
+
+    def _send(self, message: OutgoingMessage) -> None:
+        self.protocol.send(message)
+
+    def _withdraw(self, message: OutgoingMessage) -> bool:
+        return self.protocol.outgoing.withdraw(message)
+
+    def _seconds(self) -> float:
+        return self.seconds()
+
+    def _operations_over(self) -> None:
+        if self._releasing:
+            self._release_when_idle()
+
+    # --- the end
+
+    @property
+    def _role(self) -> str:
+        return "requestor" if self.requestor else "acceptor"
+
+    def _end(self, reason: DimseError | None) -> None:
+        """Let nothing outlive the association. The first reason is the one that counts."""
+        if self._over:
+            return
+        self._over = True
+        self._reason = reason
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.abandon()
+        self._performer.end()
+        self._end_operations(reason or ConnectionLost("the association was released"))
+
+    def _error_of(self, indication: AbortIndication) -> DimseError:
+        if indication.lost:
+            return ConnectionLost("the connection was lost")
+        if not indication.by_us:
+            return AssociationAborted(indication.source, indication.reason)
+        if indication.violation:
+            return ProtocolViolation(indication.violation, indication.reason)
+        return AssociationAborted(0, 0, by_us=True)
+
+    def _tell_handler(self, reason: DimseError | None) -> None:
+        try:
+            if reason is None:
+                self.handler.released(self)
+            else:
+                self.handler.aborted(self, reason)
+        except Exception:
+            _log.failure("association {number}: its handler failed at the end", number=self.number)
+
+    def _report(self) -> None:
+        """One line for each association, with its end in words and figures."""
+        protocol, reason = self.protocol, self._reason
+        seconds = self.seconds() - self._begun
+        if telemetry.subscribers:
+            self._emit_end(seconds)
+        how = "released" if reason is None else str(reason)
+        octets = protocol.octets_received + protocol.octets_sent
+        _log.info(
+            "association {number}, {calling} at {address} to {called}: {how} after "
+            "{messages} messages, {size} in {seconds:.1f} s",
+            number=self.number,
+            calling=self.calling_ae_title or "nobody",
+            address=self.address,
+            called=self.called_ae_title or "nobody",
+            how=how,
+            messages=self.messages,
+            size=_in_words(octets),
+            seconds=seconds,
+        )
+
+    def _emit_end(self, seconds: float) -> None:
+        reason, protocol = self._reason, self.protocol
+        if isinstance(reason, AssociationRejected):
+            telemetry.emit(
+                telemetry.AssociationNotMade(
+                    self.number, self._role, reason.result, reason.source, reason.reason
+                )
+            )
+        how = "released" if reason is None else "aborted"
+        by_us = isinstance(reason, (ProtocolViolation, AssociationTimeout))
+        if isinstance(reason, ConnectionLost):
+            how = "lost"
+        elif isinstance(reason, AssociationAborted):
+            by_us = reason.by_us
+        telemetry.emit(
+            telemetry.AssociationEnded(
+                self.number,
+                self._role,
+                how,
+                by_us,
+                str(reason or ""),
+                self.messages,
+                protocol.octets_received,
+                protocol.octets_sent,
+                seconds,
+            )
+        )
+
+
+def _in_words(octets: int) -> str:
+    size = float(octets)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

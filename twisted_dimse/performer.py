@@ -1,0 +1,325 @@
+"""The performing half of an association: requests in, a handler's methods called, answers out.
+
+`Performer.request` takes a request's command set and gives the `Incoming` for its data set, if one
+follows. Operations run at once, as many as the peer may have outstanding, and each is answered
+when its handler is ready; C-CANCEL marks the one it names.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_dimse import telemetry
+from twisted_dimse.datastream import CollectingSink, DiscardingSink, Sink, encode_dataset
+from twisted_dimse.dimse import command as commands
+from twisted_dimse.dimse.command import CommandSet
+from twisted_dimse.errors import ProtocolViolation, StatusError
+from twisted_dimse.handler import Handler, Request
+from twisted_dimse.outgoing import OutgoingMessage
+from twisted_dimse.upperlayer.negotiation import AcceptedContext
+
+if TYPE_CHECKING:
+    from twisted_dimse.association import Association
+
+_METHODS = {
+    commands.C_ECHO_RQ: "echo",
+    commands.C_FIND_RQ: "find",
+    commands.C_MOVE_RQ: "move",
+    commands.C_GET_RQ: "get",
+    commands.N_EVENT_REPORT_RQ: "n_event_report",
+    commands.N_GET_RQ: "n_get",
+    commands.N_SET_RQ: "n_set",
+    commands.N_ACTION_RQ: "n_action",
+    commands.N_CREATE_RQ: "n_create",
+    commands.N_DELETE_RQ: "n_delete",
+}
+_CANNOT_UNDERSTAND, _PROCESSING_FAILURE = 0xC000, 0x0110
+_UNRECOGNIZED_OPERATION, _DUPLICATE_INVOCATION = 0x0211, 0x0210
+_MISTYPED_ARGUMENT = 0x0212
+_DATA_SET_SERVICES = (
+    commands.C_STORE_RQ,
+    commands.C_FIND_RQ,
+    commands.C_MOVE_RQ,
+    commands.C_GET_RQ,
+)
+_RESPONSE_UIDS = {
+    "AffectedSOPClassUID": ("AffectedSOPClassUID", "RequestedSOPClassUID"),
+    "AffectedSOPInstanceUID": ("AffectedSOPInstanceUID", "RequestedSOPInstanceUID"),
+}
+_log = Logger()
+
+
+class Incoming:
+    """A data set on its way into a sink. A sink that fails gets no more of it, and the rest is
+    discarded as it arrives; `done` is called once, with what `finish` gave or the Failure."""
+
+    __slots__ = ("_done", "_failure", "_sink", "octets")
+
+    def __init__(self, sink: Sink, done: Callable[[Any], Any]) -> None:
+        self._sink: Sink | None = sink
+        self._done = done
+        self._failure: Failure | None = None
+        self.octets = 0
+
+    def write(self, data: bytes | memoryview) -> Deferred[Any] | None:
+        self.octets += len(data)
+        if self._sink is None:
+            return None
+        try:
+            wait = self._sink.write(data)
+        except Exception:
+            self._fail(Failure())
+            return None
+        if wait is not None:
+            wait.addErrback(self._fail)
+        return wait
+
+    def finish(self) -> Any:
+        """The last slice is in. Returns what ``done`` returns."""
+        sink, self._sink = self._sink, None
+        result: Any = self._failure
+        if sink is not None:
+            try:
+                result = sink.finish()
+            except Exception:
+                result = Failure()
+        return self._done(result)
+
+    def abandon(self) -> None:
+        """The association ended first."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.abandon()
+
+    def _fail(self, failure: Failure) -> None:
+        self._failure = failure
+        self.abandon()
+
+
+class Performer:
+    """Performs what the peer of one association asks, by a `Handler`."""
+
+    def __init__(self, association: Association, handler: Handler) -> None:
+        self._association = association
+        self._handler = handler
+        self._outstanding: dict[int, Request] = {}
+
+    def __len__(self) -> int:
+        return len(self._outstanding)
+
+    def request(self, context: AcceptedContext, command: CommandSet) -> Incoming | None:
+        """Begin an operation. Raises `ProtocolViolation` for a request that cannot be answered,
+        or that is one more than the window allows."""
+        message_id = command.get("MessageID")
+        if message_id is None:
+            raise ProtocolViolation(f"{command.name} without a message ID")
+        request = Request(self._association, context, command)
+        self._check_window()
+        refusal = self._refusal(context, command, message_id)
+        if refusal is not None:
+            return self._refuse(request, *refusal)
+        self._outstanding[message_id] = request
+        if telemetry.subscribers:
+            self._note_begin(request)
+        if command["CommandField"] == commands.C_STORE_RQ:
+            return self._store(request)
+        if command.has_data_set:
+            return Incoming(CollectingSink(request.take_data), lambda got: self._call(request, got))
+        self._call(request, None)
+        return None
+
+    def cancel(self, message_id: int | None) -> None:
+        """C-CANCEL: too late for one that has been answered (PS3.7 9.3.2.3)."""
+        request = self._outstanding.get(message_id or 0)
+        if request is not None:
+            request.cancel()
+
+    def end(self) -> None:
+        """The association is over; what is still performed will not be answered."""
+        for request in list(self._outstanding.values()):
+            request.cancel()
+            if telemetry.subscribers:
+                self._note_end(request, None)
+        self._outstanding.clear()
+
+    # --- what may not be performed
+
+    def _check_window(self) -> None:
+        performed = self._association.window.performed
+        if 0 < performed <= len(self._outstanding):
+            raise ProtocolViolation(
+                f"more than the {performed} operations agreed are outstanding", reason=2
+            )
+
+    def _refusal(
+        self, context: AcceptedContext, command: CommandSet, message_id: int
+    ) -> tuple[int, str] | None:
+        field = command["CommandField"]
+        if message_id in self._outstanding:
+            return _DUPLICATE_INVOCATION, f"message ID {message_id} is in use"
+        if field not in commands.REQUEST_NAMES:
+            return _UNRECOGNIZED_OPERATION, f"no such operation: {field:04X}H"
+        event_report = field == commands.N_EVENT_REPORT_RQ
+        if not (context.scu if event_report else context.scp):
+            return _UNRECOGNIZED_OPERATION, "the role for this operation was not agreed"
+        if field in _DATA_SET_SERVICES and not command.has_data_set:
+            return _MISTYPED_ARGUMENT, "a data set is due with this operation"
+        return None
+
+    def _refuse(self, request: Request, status: int, comment: str) -> Incoming | None:
+        def answer(_result: object = None) -> None:
+            self._send(request, status, None, {"ErrorComment": comment})
+
+        if request.command.has_data_set:
+            return Incoming(DiscardingSink(), answer)
+        answer()
+        return None
+
+    # --- the handler
+
+    def _store(self, request: Request) -> Incoming:
+        try:
+            sink = self._handler.store_sink(request)
+        except Exception:
+            return self._discard(request, Failure())
+        incoming = Incoming(sink, lambda result: self._finished(request, result))
+        request.operation = incoming
+        return incoming
+
+    def _discard(self, request: Request, failure: Failure) -> Incoming:
+        return Incoming(DiscardingSink(), lambda _result: self._finished(request, failure))
+
+    def _call(self, request: Request, collected: Any) -> Any:
+        if isinstance(collected, Failure):
+            return self._finished(request, collected)
+        method = getattr(self._handler, _METHODS[request.command["CommandField"]])
+        try:
+            result = method(request)
+        except Exception:
+            result = Failure()
+        return self._finished(request, result)
+
+    def _finished(self, request: Request, result: Any) -> None:
+        """Answer with what the handler gave, now or when it has it."""
+        if inspect.iscoroutine(result):
+            result = Deferred.fromCoroutine(result)
+        if isinstance(result, Deferred):
+            result.addBoth(self._answer, request)
+        else:
+            self._answer(result, request)
+
+    def _answer(self, result: Any, request: Request) -> None:
+        try:
+            status, dataset, elements = self._interpret(request, result)
+            self._respond(request, status, dataset, elements)
+        except Exception:
+            # Nonsense from the handler, such as a data set that cannot be encoded.
+            status, _, elements = self._failed(request, Failure())
+            self._respond(request, status, None, elements)
+
+    def _interpret(self, request: Request, result: Any) -> tuple[int, Any, dict[str, Any]]:
+        if result is None or result is True:
+            return 0, None, {}
+        if isinstance(result, Failure):
+            return self._failed(request, result)
+        if isinstance(result, tuple):
+            status, dataset = result
+            return _checked_status(status), dataset, {}
+        if hasattr(result, "to_json_dict"):
+            return 0, result, {}
+        return _checked_status(result), None, {}
+
+    def _failed(self, request: Request, failure: Failure) -> tuple[int, Any, dict[str, Any]]:
+        error = failure.value
+        if isinstance(error, StatusError):
+            elements = dict(error.elements)
+            if error.comment:
+                elements["ErrorComment"] = error.comment
+            return error.status, error.dataset, elements
+        name = request.command.name
+        if telemetry.subscribers:
+            telemetry.emit(telemetry.HandlerFailed(self._association.number, name, error))
+        _log.failure(
+            "association {number}: the handler of {name} failed",
+            failure,
+            number=self._association.number,
+            name=name,
+        )
+        field = request.command["CommandField"]
+        status = _CANNOT_UNDERSTAND if field in _DATA_SET_SERVICES else _PROCESSING_FAILURE
+        return status, None, {"ErrorComment": "the handler failed, see the log"}
+
+    # --- the answer
+
+    def _respond(
+        self, request: Request, status: int, dataset: Any, elements: dict[str, Any]
+    ) -> None:
+        """The final response; it frees the message ID."""
+        message_id = request.message_id
+        if self._outstanding.get(message_id) is not request:
+            return  # the association ended, or the operation was answered
+        del self._outstanding[message_id]
+        if telemetry.subscribers:
+            self._note_end(request, status)
+        self._send(request, status, dataset, elements)
+
+    def _send(
+        self, request: Request, status: int, dataset: Any, elements: dict[str, Any]
+    ) -> None:
+        command = request.command
+        data = None
+        if dataset is not None:
+            data = encode_dataset(dataset, request.context.transfer_syntax)
+        response = {
+            "AffectedSOPClassUID": command.get("AffectedSOPClassUID")
+            or command.get("RequestedSOPClassUID"),
+            "CommandField": command["CommandField"] | commands.RESPONSE,
+            "MessageIDBeingRespondedTo": command["MessageID"],
+            "CommandDataSetType": commands.NO_DATA_SET
+            if data is None
+            else commands.DATA_SET_FOLLOWS,
+            "Status": status,
+            "AffectedSOPInstanceUID": command.get("AffectedSOPInstanceUID")
+            or command.get("RequestedSOPInstanceUID"),
+            "EventTypeID": command.get("EventTypeID"),
+            "ActionTypeID": command.get("ActionTypeID"),
+        }
+        if elements:
+            response.update(elements)
+        self._association.send_response(request.context.id, response, data)
+
+    def _note_begin(self, request: Request) -> None:
+        request.begun = self._association.seconds()
+        number, command = self._association.number, request.command
+        name = commands.REQUEST_NAMES.get(command["CommandField"], command.name)
+        telemetry.emit(telemetry.OperationBegun(number, "scp", name, command["MessageID"]))
+
+    def _note_end(self, request: Request, status: int | None) -> None:
+        command = request.command
+        octets = request.operation.octets if request.operation is not None else 0
+        telemetry.emit(
+            telemetry.OperationEnded(
+                self._association.number,
+                "scp",
+                commands.REQUEST_NAMES[command["CommandField"]],
+                command["MessageID"],
+                status,
+                octets,
+                self._association.seconds() - request.begun,
+            )
+        )
+
+
+def _checked_status(status: Any) -> int:
+    if not isinstance(status, int) or not 0 <= status <= 0xFFFF:
+        raise TypeError(f"a handler gave {status!r} where a status is due")
+    return int(status)
+
+
+__all__ = ["Incoming", "OutgoingMessage", "Performer"]

@@ -1,0 +1,177 @@
+"""The service that twistd runs: listeners, the handler, and an orderly end."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import serverFromString
+from twisted.logger import ILogObserver, Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from twisted_dimse.handler import Handler
+from twisted_dimse.scp.logs import JSONLines
+from twisted_dimse.scp.options import DEFAULT_LISTEN, Options
+from twisted_dimse.server import AssociationFactory
+from twisted_dimse.services.files import InstanceFiles
+from twisted_dimse.services.storage import FilingHandler
+
+_log = Logger()
+
+
+class CannotStart(Exception):
+    """Start-up cannot go on; the text is the one line to show."""
+
+
+class SCPService(Service):
+    """Serves DICOM on all endpoints of ``--listen``."""
+
+    def __init__(self, options: Options, reactor: Any = None) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self._options = options
+        self._reactor = reactor
+        self._ports: list[Any] = []
+        self.factory: AssociationFactory | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        if self._options["log-format"] == "json" and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, JSONLines(sys.stdout))
+
+    def startService(self) -> None:
+        _one_line_for(CannotStart)
+        options = self._options
+        self.factory = self._factory()
+        for text in options["listen"]:
+            self._listen(text)
+        super().startService()
+        if options["listen"] == [DEFAULT_LISTEN]:
+            _log.info(
+                "only this machine can connect; to open it to the network: --listen tcp:11112"
+            )
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening, let associations end for ``--drain-timeout`` seconds, abort the rest."""
+        super().stopService()
+        ports, self._ports = self._ports, []
+        stopped = [port.stopListening() or _fired() for port in ports]
+        factory = self.factory
+        if factory is None:
+            return DeferredList(stopped)
+        drained = factory.drained()
+        seconds = self._options["drain-timeout"]
+        if factory.associations:
+            _log.info(
+                "waiting up to {seconds:g} s for {count} associations to end",
+                seconds=seconds,
+                count=len(factory.associations),
+            )
+        end = self._reactor.callLater(seconds, factory.abort_all)
+
+        def over(result: Any) -> Any:
+            if end.active():
+                end.cancel()
+            return result
+
+        return DeferredList([*stopped, drained.addBoth(over)])
+
+    def _factory(self) -> AssociationFactory:
+        options = self._options
+        try:
+            handler = options.handler_class() or self._filing_handler()
+        except usage.UsageError as error:
+            raise CannotStart(str(error)) from None
+        return AssociationFactory(
+            handler,
+            ae_title=options["ae-title"],
+            require_called=bool(options["require-called"]),
+            allow_calling=options["allow-calling"],
+            peers=options["peer"],
+            max_associations=options["max-associations"],
+            max_pdu_length=options["max-pdu"],
+            window=options["window"],
+            timeouts=options.timeouts,
+            reactor=self._reactor,
+        )
+
+    def _filing_handler(self) -> Handler:
+        options = self._options
+        directory = options["directory"]
+        try:
+            files = InstanceFiles(
+                directory,
+                durability=options["durability"],
+                on_duplicate=options["on-duplicate"],
+                max_instance=options["max-instance"],
+                reactor=self._reactor,
+            )
+            left = files.remove_partial()
+        except OSError as error:
+            raise CannotStart(f"--directory {directory}: {_why_not(error)}") from None
+        if left:
+            _log.info("removed {count} unfinished files of an earlier run", count=left)
+        _log.info("instances go to {directory}", directory=files.instances)
+        return FilingHandler(files)
+
+    def _listen(self, text: str) -> None:
+        try:
+            listening = serverFromString(self._reactor, text).listen(self.factory)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise CannotStart(f"--listen {text}: {error}") from None
+        except Exception as error:  # certificates, above all: their errors have no common root
+            raise CannotStart(f"--listen {text}: {type(error).__name__}: {error}") from None
+        listening.addCallbacks(self._listens, self._does_not_listen, None, None, (text,))
+        if self._failed is not None:
+            raise self._failed
+
+    _failed: CannotStart | None = None
+
+    def _listens(self, port: Any) -> None:
+        self._ports.append(port)
+        _log.info(
+            "{title} listens at {address}",
+            title=self._options["ae-title"],
+            address=_address(port.getHost()),
+        )
+
+    def _does_not_listen(self, failure: Failure, text: str) -> None:
+        error: Any = failure.value
+        why = getattr(error, "socketError", None) or error
+        words = getattr(why, "strerror", None) or str(why)
+        self._failed = CannotStart(f"--listen {text}: {words}")
+
+
+def _fired() -> Deferred[None]:
+    deferred: Deferred[None] = Deferred()
+    deferred.callback(None)
+    return deferred
+
+
+def _address(host: Any) -> str:
+    if hasattr(host, "port"):
+        return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
+    return str(getattr(host, "name", host))
+
+
+def _why_not(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"not writable by user {getpass.getuser()}"
+    return error.strerror or str(error)
+
+
+def _one_line_for(kind: type[Exception]) -> None:
+    """Have ``kind`` end the process with its text alone, where twistd would show a traceback."""
+    before = sys.excepthook
+
+    def hook(error_kind: Any, error: BaseException, trace: Any) -> None:
+        if isinstance(error, kind):
+            print(f"dimse-scp: {error}", file=sys.__stderr__)
+        else:
+            before(error_kind, error, trace)
+
+    sys.excepthook = hook

@@ -1,0 +1,233 @@
+"""Serving: `listen` on an endpoint, or `AssociationFactory` in an application of one's own.
+
+    port = await listen("tcp:11112:interface=127.0.0.1", MyHandler(), ae_title="ARCHIVE")
+    ...
+    await port.stopListening()
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_dimse.association import Association
+from twisted_dimse.errors import AssociationRejected
+from twisted_dimse.handler import AssociationRequest, Handler
+from twisted_dimse.protocol import AssociationProtocol, Timeouts
+from twisted_dimse.uids import APPLICATION_CONTEXT
+from twisted_dimse.upperlayer import pdu
+from twisted_dimse.upperlayer.negotiation import DEFAULT_MAX_PDU_LENGTH, Policy
+from twisted_dimse.upperlayer.provider import Provider
+
+DEFAULT_AE_TITLE = "TWISTED-DIMSE"
+DEFAULT_MAX_ASSOCIATIONS = 1000
+DEFAULT_WINDOW = 16
+
+_log = Logger()
+
+
+class AssociationFactory(Factory):
+    """Accepts associations and has a `Handler` serve them.
+
+    ``handler`` is an instance, which serves all associations, or a class or other callable, which
+    is called for each. ``require_called`` rejects requests for another title than ``ae_title``,
+    ``allow_calling`` those of other callers. ``peers`` maps AE titles to `Peer`s for
+    `Handler.resolve`. ``authenticate`` is called with the user identity (or None) and the
+    `AssociationRequest`; it gives True, the octets to answer, or False to reject, now or by
+    Deferred. ``prefer`` orders transfer syntaxes and wins over the handler's own.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        handler: Handler | Callable[[], Handler],
+        *,
+        ae_title: str = DEFAULT_AE_TITLE,
+        require_called: bool = False,
+        allow_calling: Iterable[str] = (),
+        peers: Mapping[str, Any] | None = None,
+        max_associations: int = DEFAULT_MAX_ASSOCIATIONS,
+        max_pdu_length: int = DEFAULT_MAX_PDU_LENGTH,
+        window: int = DEFAULT_WINDOW,
+        timeouts: Timeouts | float | None = None,
+        authenticate: Callable[[Any, AssociationRequest], Any] | None = None,
+        prefer: Iterable[str] = (),
+        reactor: Any = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self.handler = handler
+        self.ae_title = ae_title
+        self.require_called = require_called
+        self.allow_calling = frozenset(allow_calling)
+        self.peers = dict(peers or {})
+        self.max_associations = max_associations
+        self.max_pdu_length = max_pdu_length
+        self.window = window
+        self.timeouts = Timeouts.of(timeouts)
+        self.authenticate = authenticate
+        self.prefer = tuple(prefer)
+        self.associations: set[Association] = set()
+        self._reactor = reactor
+        self._policies: dict[int, tuple[Handler, Policy]] = {}
+        self._empty: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol:
+        handler = self.handler if isinstance(self.handler, Handler) else self.handler()
+        association = Association(
+            Provider(requestor=False, max_pdu_length=self.max_pdu_length),
+            timeouts=self.timeouts,
+            reactor=self._reactor,
+            handler=handler,
+            decision=self,
+        )
+        self.associations.add(association)
+        association.protocol.factory = self
+        return association.protocol
+
+    def drained(self) -> Deferred[None]:
+        """Fires when no association is left."""
+        deferred: Deferred[None] = Deferred()
+        if self.associations:
+            self._empty.append(deferred)
+        else:
+            deferred.callback(None)
+        return deferred
+
+    def abort_all(self) -> None:
+        """Abort every association."""
+        for association in list(self.associations):
+            association.abort()
+
+    # --- `association.Decision`
+
+    def decide(self, association: Association, request: pdu.AssociateRQ) -> None:
+        """Admit or reject, by the checks of PS3.8 9.3.4 in order, then by the handler."""
+        rejection = self._rejection(association, request)
+        if rejection is not None:
+            association.reject(rejection)
+            return
+        if self.authenticate is None:
+            self._admit(association, request, None)
+            return
+        asked = AssociationRequest(association, request)
+        answer = self._called(self.authenticate, asked.user_identity, asked)
+        self._then(answer, association, lambda known: self._authenticated(association, request, known))
+
+    def forget(self, association: Association) -> None:
+        """The association's transport is gone: its slot is free."""
+        self.associations.discard(association)
+        if not self.associations:
+            waiting, self._empty = self._empty, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def _rejection(
+        self, association: Association, request: pdu.AssociateRQ
+    ) -> AssociationRejected | None:
+        if len(self.associations) > self.max_associations:
+            return AssociationRejected(2, 3, 2)
+        if request.application_context != APPLICATION_CONTEXT:
+            return AssociationRejected(1, 1, 2)
+        if self.require_called and request.called_ae_title != self.ae_title:
+            return AssociationRejected(1, 1, 7)
+        if self.allow_calling and request.calling_ae_title not in self.allow_calling:
+            return AssociationRejected(1, 1, 3)
+        return None
+
+    def _authenticated(
+        self, association: Association, request: pdu.AssociateRQ, known: Any
+    ) -> None:
+        if known is False or known is None:
+            association.reject(AssociationRejected(1, 2, 1))
+            return
+        response = known if isinstance(known, bytes) else b""
+        self._admit(association, request, response)
+
+    def _admit(
+        self, association: Association, request: pdu.AssociateRQ, response: bytes | None
+    ) -> None:
+        handler = association.handler
+        asked = AssociationRequest(association, request)
+        answer = self._called(handler.associate, asked)
+
+        def admitted(_result: object) -> None:
+            association.accept(self._policy(handler), request, response)
+
+        self._then(answer, association, admitted)
+
+    @staticmethod
+    def _called(function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            result = function(*args)
+        except Exception:
+            return Failure()
+        return Deferred.fromCoroutine(result) if inspect.iscoroutine(result) else result
+
+    def _then(
+        self, answer: Any, association: Association, go_on: Callable[[Any], None]
+    ) -> None:
+        """Go on with an answer, now or when it is there; reject where it is a failure."""
+        if isinstance(answer, Deferred):
+            answer.addCallbacks(go_on)
+            answer.addErrback(self._refused, association)
+        elif isinstance(answer, Failure):
+            self._refused(answer, association)
+        else:
+            go_on(answer)
+
+    def _refused(self, failure: Failure, association: Association) -> None:
+        error = failure.value
+        if not isinstance(error, AssociationRejected):
+            _log.failure(
+                "association {number}: could not be decided upon",
+                failure,
+                number=association.number,
+            )
+            error = AssociationRejected(2, 1, 1)
+        association.reject(error)
+
+    def _policy(self, handler: Handler) -> Policy:
+        """What a handler accepts; worked out once for each handler instance that serves all."""
+        known = self._policies.get(id(handler))
+        if known is not None and known[0] is handler:
+            return known[1]
+        policy = Policy(
+            handler.accepted_contexts(),
+            tuple(self.prefer or handler.prefer),
+            self.max_pdu_length,
+            self.window,
+            dict(handler.roles),
+            dict(handler.extended),
+            handler.storage_of_any_kind,
+        )
+        if handler is self.handler:
+            self._policies[id(handler)] = (handler, policy)
+        return policy
+
+
+def listen(
+    endpoint: Any, handler: Handler | Callable[[], Handler], **options: Any
+) -> Deferred[Any]:
+    """Listen on a server endpoint string or `IStreamServerEndpoint`.
+
+    ``options`` are those of `AssociationFactory`. Fires with the `IListeningPort`.
+    """
+    from twisted.internet.endpoints import serverFromString
+
+    reactor = options.get("reactor")
+    if reactor is None:
+        from twisted.internet import reactor
+    factory = AssociationFactory(handler, **options)
+    if isinstance(endpoint, str):
+        endpoint = serverFromString(reactor, endpoint)
+    result: Deferred[Any] = endpoint.listen(factory)
+    return result

@@ -1,0 +1,295 @@
+"""Instances as Part 10 files on disk: what the archive, `dimse listen` and `dimse get` share.
+
+    DIR/instances/STUDY/SERIES/INSTANCE.dcm     the data set's octets as they came
+    DIR/incoming/                               what is being written
+
+A file is written under ``incoming`` and renamed when it is complete, so nothing partial ever bears
+its final name. Only a UID that is one becomes part of a path.
+
+    files = InstanceFiles("./archive", durability="sync", reactor=reactor)
+    sink = files.sink(request)                  # for `Handler.store_sink`
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from twisted_dimse.datastream import part10_header
+from twisted_dimse.elements import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, ElementScan
+from twisted_dimse.errors import StatusError
+from twisted_dimse.handler import Request
+from twisted_dimse.uids import is_valid_uid
+
+INVALID_SOP_INSTANCE_UID = 0x0117
+DUPLICATE_SOP_INSTANCE = 0x0111
+OUT_OF_RESOURCES = 0xA700
+DATA_SET_DOES_NOT_MATCH = 0xA900
+
+DURABILITIES = ("commit", "sync")
+ON_DUPLICATE = ("replace", "keep", "reject")
+NO_STUDY, NO_SERIES = "no-study", "no-series"
+
+_log = Logger()
+
+
+class InstanceFiles:
+    """The instances under one folder.
+
+    ``durability`` "commit" answers when the operating system has the octets and the folder entry,
+    "sync" when the disk has. ``on_duplicate`` says what a second instance of the same UID does:
+    "replace" the first, atomically; "keep" the first and succeed; "reject" with 0x0111.
+    ``max_instance`` bounds a data set in octets. With ``require_uids`` a data set without a Study
+    or Series Instance UID is refused with 0xA900, else it is kept under ``no-study/no-series``.
+
+    Raises `OSError` where the folder cannot be made or written to.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        durability: str = "sync",
+        on_duplicate: str = "replace",
+        max_instance: int | None = None,
+        require_uids: bool = False,
+        reactor: Any = None,
+    ) -> None:
+        if durability not in DURABILITIES or on_duplicate not in ON_DUPLICATE:
+            raise ValueError(f"no such durability or duplicate rule: {durability} {on_duplicate}")
+        if reactor is None:
+            from twisted.internet import reactor
+        self.directory = os.path.abspath(directory)
+        self.incoming = os.path.join(self.directory, "incoming")
+        self.instances = os.path.join(self.directory, "instances")
+        self.durability = durability
+        self.on_duplicate = on_duplicate
+        self.max_instance = max_instance
+        self.require_uids = require_uids
+        self._reactor = reactor
+        self._numbers = itertools.count(1)
+        os.makedirs(self.incoming, exist_ok=True)
+        os.makedirs(self.instances, exist_ok=True)
+        self._check_writable()
+
+    def sink(self, request: Request, stored: Callable[[str], None] | None = None) -> InstanceSink:
+        """A sink for one C-STORE; ``stored`` is called with the path before success is answered.
+
+        Raises `StatusError` 0x0117 for a SOP Instance UID that is not a UID.
+        """
+        if not is_valid_uid(request.sop_instance_uid):
+            raise StatusError(INVALID_SOP_INSTANCE_UID, "not a UID")
+        return InstanceSink(self, request, stored)
+
+    def remove_partial(self) -> int:
+        """Delete what an earlier run left under ``incoming``; the number of files."""
+        names = os.listdir(self.incoming)
+        for name in names:
+            os.unlink(os.path.join(self.incoming, name))
+        return len(names)
+
+    def partial_path(self) -> str:
+        """A new name under ``incoming``."""
+        return f"{self.incoming}/{os.getpid()}-{next(self._numbers)}.part"
+
+    def path_of(self, study: str, series: str, instance: str) -> str:
+        """Where an instance lies. The UIDs must be valid."""
+        return f"{self.instances}/{study}/{series}/{instance}.dcm"
+
+    def place(self, partial: str, final: str) -> None:
+        """Give a complete file its name, as `on_duplicate` has it. Raises `StatusError`, `OSError`."""
+        if self.on_duplicate == "replace":
+            self._in_folder(os.rename, partial, final)
+            return
+        try:
+            self._in_folder(os.link, partial, final)
+        except FileExistsError:
+            if self.on_duplicate == "reject":
+                raise StatusError(DUPLICATE_SOP_INSTANCE, "stored already") from None
+        os.unlink(partial)
+
+    def place_durably(self, descriptor: int, partial: str, final: str) -> None:
+        """`place`, with the octets and the folder entries on the disk afterwards. Blocks."""
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.place(partial, final)
+        folder = os.path.dirname(final)
+        for path in (folder, os.path.dirname(folder), self.instances):
+            _sync_folder(path)
+
+    def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Run file work off the reactor."""
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
+
+    @staticmethod
+    def _in_folder(function: Callable[[str, str], None], partial: str, final: str) -> None:
+        try:
+            function(partial, final)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+            function(partial, final)
+
+    def _check_writable(self) -> None:
+        path = self.partial_path()
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
+        os.unlink(path)
+
+
+class InstanceSink:
+    """Writes one data set to a file as it arrives (`datastream.Sink`)."""
+
+    __slots__ = (
+        "_descriptor",
+        "_files",
+        "_instance",
+        "_octets",
+        "_partial",
+        "_request",
+        "_scan",
+        "_stored",
+    )
+
+    def __init__(
+        self, files: InstanceFiles, request: Request, stored: Callable[[str], None] | None
+    ) -> None:
+        self._files = files
+        self._request = request
+        self._stored = stored
+        self._instance = request.sop_instance_uid
+        self._descriptor = -1
+        self._partial = ""
+        self._octets = 0
+        self._scan = ElementScan(
+            request.context.transfer_syntax, (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
+        )
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._octets += len(data)
+        limit = self._files.max_instance
+        if limit is not None and self._octets > limit:
+            raise StatusError(OUT_OF_RESOURCES, f"larger than the {limit} octets allowed")
+        try:
+            if self._descriptor < 0:
+                self._open(data)
+            else:
+                _write_all(self._descriptor, data)
+        except OSError as error:
+            raise _storage_failure(error) from error
+        if not self._scan.done:
+            self._scan.feed(data)
+
+    def finish(self) -> Any:
+        try:
+            if self._descriptor < 0:
+                self._open(b"")
+            final = self._final_path()
+            if self._files.durability == "sync":
+                return self._finish_durably(final)
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+            self._files.place(self._partial, final)
+        except OSError as error:
+            self.abandon()
+            raise _storage_failure(error) from error
+        except StatusError:
+            self.abandon()
+            raise
+        return self._placed(None, final)
+
+    def abandon(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        self._remove()
+
+    def _finish_durably(self, final: str) -> Deferred[int]:
+        descriptor, self._descriptor = self._descriptor, -1
+        files = self._files
+        done = files.in_thread(files.place_durably, descriptor, self._partial, final)
+        done.addCallbacks(self._placed, self._not_placed, callbackArgs=(final,))
+        return done
+
+    def _placed(self, _result: None, final: str) -> int:
+        self._partial = ""
+        if self._stored is not None:
+            self._stored(final)
+        return 0
+
+    def _not_placed(self, failure: Any) -> Any:
+        self._remove()
+        if failure.check(OSError):
+            raise _storage_failure(failure.value) from failure.value
+        return failure
+
+    def _open(self, data: bytes | memoryview) -> None:
+        request = self._request
+        header = part10_header(
+            request.sop_class_uid,
+            self._instance,
+            request.context.transfer_syntax,
+            request.association.calling_ae_title,
+        )
+        self._partial = self._files.partial_path()
+        self._descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        written = os.writev(self._descriptor, (header, data))
+        if written < len(header) + len(data):
+            _write_all(self._descriptor, memoryview(header + bytes(data))[written:])
+
+    def _final_path(self) -> str:
+        found = self._scan.found
+        study = found.get(STUDY_INSTANCE_UID, b"").decode("latin-1")
+        series = found.get(SERIES_INSTANCE_UID, b"").decode("latin-1")
+        missing = [
+            name
+            for name, uid in (("Study", study), ("Series", series))
+            if not is_valid_uid(uid)
+        ]
+        if missing and self._files.require_uids:
+            raise StatusError(
+                DATA_SET_DOES_NOT_MATCH, f"no valid {' and no valid '.join(missing)} Instance UID"
+            )
+        if missing:
+            study, series = NO_STUDY, NO_SERIES
+        return self._files.path_of(study, series, self._instance)
+
+    def _remove(self) -> None:
+        partial, self._partial = self._partial, ""
+        if partial:
+            try:
+                os.unlink(partial)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                _log.warn("{path}: cannot be removed: {error}", path=partial, error=error)
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    written = os.write(descriptor, data)
+    while written < len(data):
+        data = memoryview(data)[written:]
+        written = os.write(descriptor, data)
+
+
+def _sync_folder(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_failure(error: OSError) -> StatusError:
+    """0xA700 with the system's words, and one line for the log (PS3.4 B.2.3)."""
+    text = os.strerror(error.errno) if error.errno else str(error)
+    _log.error("an instance was not stored: {text} ({path})", text=text, path=error.filename or "")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StatusError(OUT_OF_RESOURCES, "disk full" if full else text)
