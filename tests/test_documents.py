@@ -169,7 +169,9 @@ class Place:
 
     def must_run(self, *command: str) -> subprocess.CompletedProcess[str]:
         done = self.run(*command)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        said = f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, said
+        assert "Traceback" not in said
         return done
 
     @contextmanager
