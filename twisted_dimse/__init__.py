@@ -4,33 +4,74 @@
         await association.echo()
 
     port = await listen("tcp:11112:interface=127.0.0.1", MyHandler())
+
+What is named here is what is promised. Each name is imported when it is first used, so that a
+program which needs little starts quickly.
 """
 
 from __future__ import annotations
 
-from twisted_dimse.association import Association
-from twisted_dimse.client import connect
-from twisted_dimse.errors import (
-    AssociationAborted,
-    AssociationRejected,
-    AssociationTimeout,
-    ConnectionFailed,
-    ConnectionLost,
-    ContextNotAccepted,
-    DimseError,
-    ProtocolViolation,
-    StatusError,
-)
-from twisted_dimse.handler import AssociationRequest, Handler, Request
-from twisted_dimse.peer import Peer
-from twisted_dimse.protocol import Timeouts
-from twisted_dimse.results import Response
-from twisted_dimse.server import AssociationFactory, listen
-from twisted_dimse.uids import PATIENT_ROOT, PATIENT_STUDY_ONLY, STUDY_ROOT, VERIFICATION
-from twisted_dimse.upperlayer.negotiation import AcceptedContext, PresentationContext, Window
-from twisted_dimse.upperlayer.pdu import UserIdentity
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twisted_dimse.association import Association
+    from twisted_dimse.client import connect
+    from twisted_dimse.errors import (
+        AssociationAborted,
+        AssociationRejected,
+        AssociationTimeout,
+        ConnectionFailed,
+        ConnectionLost,
+        ContextNotAccepted,
+        DimseError,
+        ProtocolViolation,
+        StatusError,
+    )
+    from twisted_dimse.handler import AssociationRequest, Handler, Request
+    from twisted_dimse.peer import Peer
+    from twisted_dimse.protocol import Timeouts
+    from twisted_dimse.results import Response, RetrieveOutcome
+    from twisted_dimse.server import AssociationFactory, listen
+    from twisted_dimse.services.storage import StoreOutcome, store_files
+    from twisted_dimse.uids import PATIENT_ROOT, PATIENT_STUDY_ONLY, STUDY_ROOT, VERIFICATION
+    from twisted_dimse.upperlayer.negotiation import AcceptedContext, PresentationContext, Window
+    from twisted_dimse.upperlayer.pdu import UserIdentity
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "connect": "client",
+    "Association": "association",
+    "store_files": "services.storage",
+    "StoreOutcome": "services.storage",
+    "listen": "server",
+    "AssociationFactory": "server",
+    "Handler": "handler",
+    "Request": "handler",
+    "AssociationRequest": "handler",
+    "Peer": "peer",
+    "PresentationContext": "upperlayer.negotiation",
+    "AcceptedContext": "upperlayer.negotiation",
+    "Window": "upperlayer.negotiation",
+    "UserIdentity": "upperlayer.pdu",
+    "Timeouts": "protocol",
+    "Response": "results",
+    "RetrieveOutcome": "results",
+    "VERIFICATION": "uids",
+    "PATIENT_ROOT": "uids",
+    "STUDY_ROOT": "uids",
+    "PATIENT_STUDY_ONLY": "uids",
+    "DimseError": "errors",
+    "ConnectionFailed": "errors",
+    "ConnectionLost": "errors",
+    "AssociationRejected": "errors",
+    "AssociationAborted": "errors",
+    "AssociationTimeout": "errors",
+    "ContextNotAccepted": "errors",
+    "ProtocolViolation": "errors",
+    "StatusError": "errors",
+}
 
 __all__ = [
     "PATIENT_ROOT",
@@ -54,11 +95,27 @@ __all__ = [
     "ProtocolViolation",
     "Request",
     "Response",
+    "RetrieveOutcome",
     "StatusError",
+    "StoreOutcome",
     "Timeouts",
     "UserIdentity",
     "Window",
     "__version__",
     "connect",
     "listen",
+    "store_files",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    module = _WHERE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, Protocol as Interface
+from typing import Any
+from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -196,9 +197,7 @@ class Association(ServiceUser):
             self._agreed(agreement)
             self.protocol.accept(answer, agreement.max_send_length)
         except ProtocolViolation as violation:
-            _log.warn(
-                "association {number}: {violation}", number=self.number, violation=violation
-            )
+            _log.warn("association {number}: {violation}", number=self.number, violation=violation)
             self.reject(AssociationRejected(1, 1, 1))
 
     def reject(self, error: AssociationRejected) -> None:
@@ -342,9 +341,7 @@ class Association(ServiceUser):
 
     # --- messages
 
-    def send_response(
-        self, context_id: int, response: dict[str, Any], data: bytes | None
-    ) -> None:
+    def send_response(self, context_id: int, response: dict[str, Any], data: bytes | None) -> None:
         """Send the response of an operation that we perform."""
         if self._over:
             return

@@ -1,7 +1,7 @@
 """Being the requestor: `connect` gives an `Association`.
 
-    async with await connect("PACS@10.0.0.5:104", contexts=[VERIFICATION]) as association:
-        await association.echo()
+async with await connect("PACS@10.0.0.5:104", contexts=[VERIFICATION]) as association:
+    await association.echo()
 """
 
 from __future__ import annotations

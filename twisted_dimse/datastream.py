@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
+from twisted_dimse.dimse.status import RESOURCE_LIMITATION
 from twisted_dimse.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, ElementScan
 from twisted_dimse.errors import StatusError
 from twisted_dimse.uids import (
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 MAX_DATA_SET = 64 << 20  # of a data set that is held in memory, not of an instance
 _HEAD = 16384
 _PREAMBLE = 128
-_CANNOT_UNDERSTAND = 0xC000
-_OUT_OF_RESOURCES = 0x0213
+_MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
 class NotDicom(ValueError):
@@ -116,6 +116,8 @@ class FileSource:
             found = _scan_file(name, offset, syntax)
             sop_class = sop_class or found.get(SOP_CLASS_UID, b"").decode("latin-1")
             sop_instance = sop_instance or found.get(SOP_INSTANCE_UID, b"").decode("latin-1")
+        if sop_class == _MEDIA_STORAGE_DIRECTORY:
+            raise NotDicom(f"{name}: a DICOMDIR, which belongs to media and is never sent")
         if not (sop_class and sop_instance):
             raise NotDicom(f"{name}: no SOP Class UID or no SOP Instance UID")
         return cls(name, sop_class, sop_instance, syntax, offset, size - offset)
@@ -251,7 +253,7 @@ class CollectingSink:
     def write(self, data: bytes | memoryview) -> None:
         if len(self._data) + len(data) > self._limit:
             self._data.clear()
-            raise StatusError(_OUT_OF_RESOURCES, f"data set of over {self._limit} octets")
+            raise StatusError(RESOURCE_LIMITATION, f"data set of over {self._limit} octets")
         self._data += data
 
     def finish(self) -> Any:
@@ -296,7 +298,11 @@ def part10_header(
             else b"",
         )
     )
-    return b"%sDICM%s%s" % (bytes(_PREAMBLE), struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)), meta)
+    return b"%sDICM%s%s" % (
+        bytes(_PREAMBLE),
+        struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)),
+        meta,
+    )
 
 
 def _meta_element(element: int, vr: bytes, data: bytes, padding: bytes) -> bytes:

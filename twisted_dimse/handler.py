@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_dimse.datastream import MAX_DATA_SET, CollectingSink, Sink, decode_dataset
 from twisted_dimse.dimse.command import CommandSet
+from twisted_dimse.dimse.status import CANNOT_UNDERSTAND, UNRECOGNIZED_OPERATION
 from twisted_dimse.errors import StatusError
 from twisted_dimse.uids import VERIFICATION, storage_sop_classes
 from twisted_dimse.upperlayer.negotiation import (
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
     from twisted_dimse.association import Association
     from twisted_dimse.upperlayer.pdu import AssociateRQ, UserIdentity
-
-_UNRECOGNIZED_OPERATION = 0x0211
-_CANNOT_UNDERSTAND = 0xC000
 
 
 class Request:
@@ -89,9 +87,7 @@ class Request:
     def sop_instance_uid(self) -> str:
         """The Affected or Requested SOP Instance UID; empty where the command lacks it."""
         command = self.command
-        return (
-            command.get("AffectedSOPInstanceUID") or command.get("RequestedSOPInstanceUID") or ""
-        )
+        return command.get("AffectedSOPInstanceUID") or command.get("RequestedSOPInstanceUID") or ""
 
     @property
     def dataset(self) -> Dataset | None:
@@ -104,7 +100,7 @@ class Request:
             try:
                 self._dataset = decode_dataset(self._data, self.context.transfer_syntax)
             except ValueError as error:
-                raise StatusError(_CANNOT_UNDERSTAND, str(error)) from error
+                raise StatusError(CANNOT_UNDERSTAND, str(error)) from error
         return self._dataset
 
     @property
@@ -287,4 +283,4 @@ class Handler:
         return {context.abstract_syntax: context.transfer_syntaxes for context in accepted}
 
     def _unrecognized(self, request: Request) -> int:
-        return _UNRECOGNIZED_OPERATION
+        return UNRECOGNIZED_OPERATION

@@ -7,7 +7,7 @@ them under way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, fail
@@ -247,9 +247,7 @@ class ServiceUser:
         if telemetry.subscribers:
             number, name = self.number, operation.name
             telemetry.emit(telemetry.OperationBegun(number, "scu", name, message_id))
-            telemetry.emit(
-                telemetry.CommandSent(number, operation.context.id, CommandSet(request))
-            )
+            telemetry.emit(telemetry.CommandSent(number, operation.context.id, CommandSet(request)))
         self._send(message)
 
     def _disown(self, operation: Operation) -> None:
@@ -401,6 +399,3 @@ def _class_name(uid: str) -> str:
 
 def _unreadable(error: ValueError) -> ProtocolViolation:
     return ProtocolViolation(f"the data set of a response cannot be read: {error}")
-
-
-__all__ = ["Iterable", "Operation", "ServiceUser", "as_dataset", "status_error"]

@@ -1,9 +1,9 @@
 """Where a peer is and what it is called.
 
-    Peer.parse("PACS@10.0.0.5:104")                       # host and port
-    Peer.parse("PACS@[fe80::1]:104")                      # IPv6
-    Peer.parse("PACS@ssl:pacs.example:2762")              # any Twisted client endpoint string
-    Peer("PACS", "10.0.0.5:104") == Peer.parse("PACS@10.0.0.5:104")
+Peer.parse("PACS@10.0.0.5:104")                       # host and port
+Peer.parse("PACS@[fe80::1]:104")                      # IPv6
+Peer.parse("PACS@ssl:pacs.example:2762")              # any Twisted client endpoint string
+Peer("PACS", "10.0.0.5:104") == Peer.parse("PACS@10.0.0.5:104")
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]@]+)):(?P<port>\d{1,5})")
+_HOST_PORT = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]@]+)):(?P<port>\d{1,5})"
+)
 
 
 def valid_ae_title(title: str) -> bool:

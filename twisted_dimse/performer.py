@@ -19,9 +19,15 @@ from twisted_dimse import telemetry
 from twisted_dimse.datastream import CollectingSink, DiscardingSink, Sink, encode_dataset
 from twisted_dimse.dimse import command as commands
 from twisted_dimse.dimse.command import CommandSet
+from twisted_dimse.dimse.status import (
+    CANNOT_UNDERSTAND,
+    DUPLICATE_INVOCATION,
+    MISTYPED_ARGUMENT,
+    PROCESSING_FAILURE,
+    UNRECOGNIZED_OPERATION,
+)
 from twisted_dimse.errors import ProtocolViolation, StatusError
 from twisted_dimse.handler import Handler, Request
-from twisted_dimse.outgoing import OutgoingMessage
 from twisted_dimse.upperlayer.negotiation import AcceptedContext
 
 if TYPE_CHECKING:
@@ -39,19 +45,12 @@ _METHODS = {
     commands.N_CREATE_RQ: "n_create",
     commands.N_DELETE_RQ: "n_delete",
 }
-_CANNOT_UNDERSTAND, _PROCESSING_FAILURE = 0xC000, 0x0110
-_UNRECOGNIZED_OPERATION, _DUPLICATE_INVOCATION = 0x0211, 0x0210
-_MISTYPED_ARGUMENT = 0x0212
 _DATA_SET_SERVICES = (
     commands.C_STORE_RQ,
     commands.C_FIND_RQ,
     commands.C_MOVE_RQ,
     commands.C_GET_RQ,
 )
-_RESPONSE_UIDS = {
-    "AffectedSOPClassUID": ("AffectedSOPClassUID", "RequestedSOPClassUID"),
-    "AffectedSOPInstanceUID": ("AffectedSOPInstanceUID", "RequestedSOPInstanceUID"),
-}
 _log = Logger()
 
 
@@ -162,14 +161,14 @@ class Performer:
     ) -> tuple[int, str] | None:
         field = command["CommandField"]
         if message_id in self._outstanding:
-            return _DUPLICATE_INVOCATION, f"message ID {message_id} is in use"
+            return DUPLICATE_INVOCATION, f"message ID {message_id} is in use"
         if field not in commands.REQUEST_NAMES:
-            return _UNRECOGNIZED_OPERATION, f"no such operation: {field:04X}H"
+            return UNRECOGNIZED_OPERATION, f"no such operation: {field:04X}H"
         event_report = field == commands.N_EVENT_REPORT_RQ
         if not (context.scu if event_report else context.scp):
-            return _UNRECOGNIZED_OPERATION, "the role for this operation was not agreed"
+            return UNRECOGNIZED_OPERATION, "the role for this operation was not agreed"
         if field in _DATA_SET_SERVICES and not command.has_data_set:
-            return _MISTYPED_ARGUMENT, "a data set is due with this operation"
+            return MISTYPED_ARGUMENT, "a data set is due with this operation"
         return None
 
     def _refuse(self, request: Request, status: int, comment: str) -> Incoming | None:
@@ -252,7 +251,7 @@ class Performer:
             name=name,
         )
         field = request.command["CommandField"]
-        status = _CANNOT_UNDERSTAND if field in _DATA_SET_SERVICES else _PROCESSING_FAILURE
+        status = CANNOT_UNDERSTAND if field in _DATA_SET_SERVICES else PROCESSING_FAILURE
         return status, None, {"ErrorComment": "the handler failed, see the log"}
 
     # --- the answer
@@ -269,9 +268,7 @@ class Performer:
             self._note_end(request, status)
         self._send(request, status, dataset, elements)
 
-    def _send(
-        self, request: Request, status: int, dataset: Any, elements: dict[str, Any]
-    ) -> None:
+    def _send(self, request: Request, status: int, dataset: Any, elements: dict[str, Any]) -> None:
         command = request.command
         data = None
         if dataset is not None:
@@ -320,6 +317,3 @@ def _checked_status(status: Any) -> int:
     if not isinstance(status, int) or not 0 <= status <= 0xFFFF:
         raise TypeError(f"a handler gave {status!r} where a status is due")
     return int(status)
-
-
-__all__ = ["Incoming", "OutgoingMessage", "Performer"]

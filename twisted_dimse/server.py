@@ -1,8 +1,8 @@
 """Serving: `listen` on an endpoint, or `AssociationFactory` in an application of one's own.
 
-    port = await listen("tcp:11112:interface=127.0.0.1", MyHandler(), ae_title="ARCHIVE")
-    ...
-    await port.stopListening()
+port = await listen("tcp:11112:interface=127.0.0.1", MyHandler(), ae_title="ARCHIVE")
+...
+await port.stopListening()
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ class AssociationFactory(Factory):
             return
         asked = AssociationRequest(association, request)
         answer = self._called(self.authenticate, asked.user_identity, asked)
-        self._then(answer, association, lambda known: self._authenticated(association, request, known))
+        self._then(
+            answer, association, lambda known: self._authenticated(association, request, known)
+        )
 
     def forget(self, association: Association) -> None:
         """The association's transport is gone: its slot is free."""
@@ -172,9 +174,7 @@ class AssociationFactory(Factory):
             return Failure()
         return Deferred.fromCoroutine(result) if inspect.iscoroutine(result) else result
 
-    def _then(
-        self, answer: Any, association: Association, go_on: Callable[[Any], None]
-    ) -> None:
+    def _then(self, answer: Any, association: Association, go_on: Callable[[Any], None]) -> None:
         """Go on with an answer, now or when it is there; reject where it is a failure."""
         if isinstance(answer, Deferred):
             answer.addCallbacks(go_on)

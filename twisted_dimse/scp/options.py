@@ -119,7 +119,13 @@ class Options(usage.Options):
             "Largest data set that is kept, octets; larger ones are answered 0xA700.",
             _number("max-instance", 1),
         ],
-        ["artim", None, 30, "Seconds to wait for an association request.", _number("artim", 0.001, float)],
+        [
+            "artim",
+            None,
+            30,
+            "Seconds to wait for an association request.",
+            _number("artim", 0.001, float),
+        ],
         [
             "idle-timeout",
             None,
@@ -201,9 +207,7 @@ class Options(usage.Options):
 
     @property
     def timeouts(self) -> Timeouts:
-        return Timeouts(
-            artim=self["artim"], idle=self["idle-timeout"], dimse=self["dimse-timeout"]
-        )
+        return Timeouts(artim=self["artim"], idle=self["idle-timeout"], dimse=self["dimse-timeout"])
 
     def handler_class(self) -> Callable[[], Handler] | None:
         """The class that ``--handler`` names, or None. Raises `UsageError`."""

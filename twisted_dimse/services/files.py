@@ -23,15 +23,16 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from twisted_dimse.datastream import part10_header
+from twisted_dimse.dimse.status import (
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+    DUPLICATE_SOP_INSTANCE,
+    INVALID_SOP_INSTANCE_UID,
+    OUT_OF_RESOURCES,
+)
 from twisted_dimse.elements import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, ElementScan
 from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Request
 from twisted_dimse.uids import is_valid_uid
-
-INVALID_SOP_INSTANCE_UID = 0x0117
-DUPLICATE_SOP_INSTANCE = 0x0111
-OUT_OF_RESOURCES = 0xA700
-DATA_SET_DOES_NOT_MATCH = 0xA900
 
 DURABILITIES = ("commit", "sync")
 ON_DUPLICATE = ("replace", "keep", "reject")
@@ -249,13 +250,12 @@ class InstanceSink:
         study = found.get(STUDY_INSTANCE_UID, b"").decode("latin-1")
         series = found.get(SERIES_INSTANCE_UID, b"").decode("latin-1")
         missing = [
-            name
-            for name, uid in (("Study", study), ("Series", series))
-            if not is_valid_uid(uid)
+            name for name, uid in (("Study", study), ("Series", series)) if not is_valid_uid(uid)
         ]
         if missing and self._files.require_uids:
             raise StatusError(
-                DATA_SET_DOES_NOT_MATCH, f"no valid {' and no valid '.join(missing)} Instance UID"
+                DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+                f"no valid {' and no valid '.join(missing)} Instance UID",
             )
         if missing:
             study, series = NO_STUDY, NO_SERIES

@@ -1,0 +1,206 @@
+"""What the commands share: the common options, the peer, and running on a reactor."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from twisted_dimse.peer import Peer, valid_ae_title
+
+DEFAULT_CALLING, DEFAULT_CALLED = "DIMSE-SCU", "ANY-SCP"
+
+
+@dataclass
+class Common:
+    """The common options of a command that talks to a peer."""
+
+    peer: Peer
+    calling: str
+    timeout: float
+    max_pdu: int
+    user: str | None
+    password_file: str | None
+    as_json: bool
+    verbose: int
+    quiet: bool
+    debug: bool
+
+    def connect_options(self) -> dict[str, Any]:
+        """The keyword arguments for `twisted_dimse.connect`."""
+        return {
+            "calling_ae_title": self.calling,
+            "timeouts": self.timeout,
+            "max_pdu_length": self.max_pdu,
+            "user_identity": self._identity(),
+        }
+
+    def _identity(self) -> Any:
+        if self.user is None:
+            return None
+        from twisted_dimse.upperlayer.pdu import UserIdentity
+
+        if self.password_file is None:
+            return UserIdentity.username(self.user)
+        try:
+            password = Path(self.password_file).read_text("utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise click.UsageError(f"--password-file {self.password_file}: {error.strerror}.")
+        return UserIdentity.password(self.user, password)
+
+    def say(self, text: str) -> None:
+        """A line for a person; none with --json or -q."""
+        if not (self.as_json or self.quiet):
+            click.echo(text)
+
+    def put(self, value: dict[str, Any]) -> None:
+        """A line for a program, with --json."""
+        if self.as_json:
+            click.echo(json.dumps(value, ensure_ascii=False))
+
+    def complain(self, text: str) -> None:
+        click.echo(f"dimse: {text}", err=True)
+
+
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that every command with a peer has."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = [
+    click.option("--calling", "-aet", "--calling-aet", metavar="AET", help="Our AE title.", default=DEFAULT_CALLING, show_default=True),  # noqa: E501
+    click.option("--called", "-aec", "--called-aet", metavar="AET", help="The peer's AE title, where it is given as HOST PORT.  [default: ANY-SCP]"),  # noqa: E501
+    click.option("--user", metavar="NAME", help="Identify as this user."),
+    click.option("--password-file", metavar="FILE", help="The user's passcode stands in this file."),  # noqa: E501
+    click.option("--timeout", "-to", "-ta", "-td", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for the association, and for each answer.", default=30.0, show_default=True),  # noqa: E501
+    click.option("--max-pdu", "-pdu", metavar="N", type=click.IntRange(0, 0xFFFFFFFF), help="Largest PDU that we receive, octets; 0 for no limit.", default=262144, show_default=True),  # noqa: E501
+    click.option("--config", metavar="FILE", help="Configuration file.  [default: dimse.toml in the user's configuration folder]"),  # noqa: E501
+    click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
+    click.option("-v", "--verbose", count=True, help="Say more."),
+    click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong."),
+    click.option("-d", "--debug", is_flag=True, help="Show tracebacks."),
+]  # fmt: skip
+_NAMES = (
+    "calling",
+    "timeout",
+    "max_pdu",
+    "user",
+    "password_file",
+    "as_json",
+    "verbose",
+    "quiet",
+    "debug",
+)  # noqa: E501
+
+
+def take_common(words: Sequence[str], options: dict[str, Any]) -> tuple[Common, list[str]]:
+    """The common options out of a command's, and what of its words comes after the peer."""
+    called, config = options.pop("called"), options.pop("config")
+    if not valid_ae_title(options["calling"]):
+        raise click.UsageError(f"--calling {options['calling']}: not an AE title.")
+    peer, rest = find_peer(words, called, config)
+    return Common(peer, **{name: options.pop(name) for name in _NAMES}), rest
+
+
+def find_peer(
+    words: Sequence[str], called: str | None, config: str | None
+) -> tuple[Peer, list[str]]:
+    """The peer at the front of ``words``: AET@where, a name of the configuration, or HOST PORT."""
+    if not words:
+        raise click.UsageError("Missing argument 'PEER'.")
+    first, rest = words[0], list(words[1:])
+    try:
+        if "@" in first:
+            return Peer.parse(first), rest
+        named = _configured_peers(config)
+        if first in named:
+            return Peer.parse(named[first]), rest
+        if rest and rest[0].isdigit():
+            host = f"[{first}]" if ":" in first else first
+            return Peer.parse(f"{called or DEFAULT_CALLED}@{host}:{rest[0]}"), rest[1:]
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from None
+    raise click.UsageError(
+        f"{first!r} is no peer: write AET@host:port, or HOST PORT, or a name of the configuration."
+    )
+
+
+def _configured_peers(config: str | None) -> dict[str, str]:
+    path = config or os.path.join(
+        os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "dimse.toml"
+    )
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        if config is not None:
+            raise click.UsageError(f"--config {config}: no such file.") from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--config {path}: {error}.") from None
+    peers = values.get("peers", {})
+    return {str(name): str(address) for name, address in peers.items()}
+
+
+def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
+    """Run ``work`` on a reactor of its own; its exit status, or that of the error it ends with.
+
+    An interrupt cancels it, which aborts its association, and gives 130.
+    """
+    from twisted.internet import reactor as imported
+    from twisted.internet.defer import CancelledError, Deferred
+    from twisted.internet.task import deferLater
+
+    from twisted_dimse.cli.errors import INTERRUPTED, explain
+
+    reactor: Any = imported
+    status = [INTERRUPTED]
+    running: list[Any] = []
+    failures: list[Any] = []
+
+    def ended(result: Any) -> None:
+        running.clear()
+        if isinstance(result, int):
+            status[0] = result
+        elif not result.check(CancelledError):
+            failures.append(result)
+        # The last octets, such as an A-ABORT, go out in the next turns of the reactor.
+        deferLater(reactor, 0.01, _stop, reactor)
+
+    def interrupted() -> Any:
+        if running:
+            running[0].cancel()
+            return deferLater(reactor, 0.05, lambda: None)
+        return None
+
+    def start() -> None:
+        running.append(Deferred.fromCoroutine(work(reactor)))  # type: ignore[arg-type]
+        running[0].addBoth(ended)
+
+    reactor.callWhenRunning(start)
+    reactor.addSystemEventTrigger("before", "shutdown", interrupted)
+    reactor.run()
+    if failures:
+        if common.debug:
+            failures[0].raiseException()
+        text, status[0] = explain(failures[0].value, common.peer, common.calling)
+        common.complain(text)
+    sys.stdout.flush()
+    return status[0]
+
+
+def _stop(reactor: Any) -> None:
+    from twisted.internet.error import ReactorNotRunning
+
+    try:
+        reactor.stop()
+    except ReactorNotRunning:
+        pass
