@@ -26,6 +26,7 @@ from benchmarks.wire import WireError
 DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1"}
 READY_WITHIN = 20.0
 _TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+_DIMSE = [sys.executable, "-c", "from twisted_dimse.cli import main; main()"]
 _OUR_CLIENT = [sys.executable, "-m", "benchmarks.our_client"]
 _LOCAL = "127.0.0.1"
 
@@ -154,7 +155,7 @@ def _pynetdicom(tool: str) -> Command:
 
 
 def _our_store(port: int, folder: Path, _: int) -> Command:
-    return [sys.executable, "-m", "twisted_dimse.cli", "store", f"RAW@{_LOCAL}:{port}", str(folder)]
+    return [*_DIMSE, "store", f"RAW@{_LOCAL}:{port}", str(folder)]
 
 
 def _our_library_store(port: int, folder: Path, _: int) -> Command:
