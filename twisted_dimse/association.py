@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
 from twisted_dimse import telemetry
@@ -54,6 +54,8 @@ class Decision(Interface):
 
     def forget(self, association: Association) -> None: ...
 
+    def destination(self, association: Association, ae_title: str) -> Any: ...
+
 
 class Association(ServiceUser):
     """One association. Made by `client.connect` and `server.AssociationFactory`.
@@ -74,6 +76,7 @@ class Association(ServiceUser):
         handler: Handler | None = None,
         request: pdu.AssociateRQ | None = None,
         decision: Decision | None = None,
+        connect: Callable[..., Deferred[Association]] | None = None,
     ) -> None:
         super().__init__()
         self.number = next(_numbers)
@@ -86,9 +89,11 @@ class Association(ServiceUser):
         self.closed: Deferred[DimseError | None] = Deferred()
         self.messages = 0
         self.handler = handler or Handler()
+        self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
         self._request = request
         self._decision = decision
+        self._connect = connect or _no_connections
         # Fires once, for `client.connect`; cancelling it aborts.
         self.negotiated: Deferred[Association] = Deferred(lambda _: self.abort())
         self._contexts: dict[int, AcceptedContext] = {}
@@ -339,6 +344,28 @@ class Association(ServiceUser):
     def between_messages(self) -> bool:
         return self._assembler.between_messages
 
+    # --- for the performing half
+
+    @property
+    def receiver(self) -> Handler:
+        """Whose `store_sink` takes what comes: that of the latest running `get`, or our own."""
+        return self._receivers[-1] if self._receivers else self.handler
+
+    async def destination(self, ae_title: str) -> Any:
+        """The `Peer` of a C-MOVE destination, by the handler or the server's list; or None."""
+        found = self.handler.resolve(ae_title)
+        if isinstance(found, Deferred) or hasattr(found, "__await__"):
+            found = await found
+        if found is None and self._decision is not None:
+            found = self._decision.destination(self, ae_title)
+        return found
+
+    def connect_onward(self, peer: Any, contexts: list[Any]) -> Deferred[Association]:
+        """An association of ours to a C-MOVE destination."""
+        return self._connect(
+            peer, contexts=contexts, reactor=self.reactor, timeouts=self.protocol.timeouts
+        )
+
     # --- messages
 
     def send_response(self, context_id: int, response: dict[str, Any], data: bytes | None) -> None:
@@ -405,6 +432,11 @@ class Association(ServiceUser):
         if context is None:
             raise ContextNotAccepted(f"no context {choice} was accepted")
         return context
+
+    def _reporting_context(self, class_uid: str) -> int | None:
+        contexts = [c for c in self._contexts.values() if c.abstract_syntax == class_uid]
+        contexts.sort(key=lambda context: not context.scp)
+        return contexts[0].id if contexts else None
 
     def _send(self, message: OutgoingMessage) -> None:
         self.protocol.send(message)
@@ -503,6 +535,10 @@ class Association(ServiceUser):
                 seconds,
             )
         )
+
+
+def _no_connections(peer: Any, **_options: Any) -> Deferred[Association]:
+    return fail(ConnectionLost(f"no association to {peer} can be made from here"))
 
 
 def _in_words(octets: int) -> str:

@@ -6,6 +6,7 @@ async with await connect("PACS@10.0.0.5:104", contexts=[VERIFICATION]) as associ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -21,12 +22,15 @@ from twisted_dimse.protocol import AssociationProtocol, Timeouts
 from twisted_dimse.uids import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    QUERY_MODELS,
     VERIFICATION,
+    storage_sop_classes,
 )
 from twisted_dimse.upperlayer import negotiation
 from twisted_dimse.upperlayer.negotiation import (
     DEFAULT_MAX_PDU_LENGTH,
     ContextLike,
+    PresentationContext,
     Proposal,
     Window,
     as_context,
@@ -82,13 +86,14 @@ def connect(
         from twisted.internet import reactor
     peer = Peer.parse(peer) if isinstance(peer, str) else peer
     limits = Timeouts.of(timeouts)
+    proposed = tuple(as_context(item) for item in contexts)
     proposal = Proposal(
         peer.ae_title,
         calling_ae_title,
-        tuple(as_context(item) for item in contexts),
+        proposed,
         max_pdu_length,
         _as_window(window),
-        dict(roles or {}),
+        {**_roles_for_get(proposed), **(roles or {})},
         dict(extended or {}),
         {
             uid: (service, tuple(related))
@@ -107,9 +112,18 @@ def connect(
         reactor=reactor,
         handler=handler,
         request=request,
+        connect=functools.partial(connect, calling_ae_title=calling_ae_title),
     )
     association.protocol.associate(request)
     return _Attempt(association, peer, limits.connect, reactor).result
+
+
+def _roles_for_get(contexts: Iterable[PresentationContext]) -> dict[str, str]:
+    """Where a C-GET is proposed, we are SCP of the storage classes beside it (PS3.4 C.5.3)."""
+    proposed = {context.abstract_syntax for context in contexts}
+    if proposed.isdisjoint(model.get for model in QUERY_MODELS):
+        return {}
+    return dict.fromkeys(sorted(proposed & storage_sop_classes()), "scp")
 
 
 class _Attempt:

@@ -344,7 +344,7 @@ def _text(meta: dict[int, bytes], element: int) -> str:
 
 
 def _guess_syntax(start: bytes) -> str | None:
-    """The transfer syntax of a data set that no file meta information names, by its first element."""
+    """The transfer syntax of a data set without file meta information, by its first element."""
     if len(start) < 8:
         return None
     explicit = start[4:6].isalpha() and start[4:6].isupper()

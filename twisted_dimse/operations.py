@@ -7,13 +7,14 @@ them under way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from twisted_dimse import telemetry
+from twisted_dimse.answers import AnswerQueue, Answers
 from twisted_dimse.datastream import (
     CollectingSink,
     as_source,
@@ -24,13 +25,20 @@ from twisted_dimse.datastream import (
 from twisted_dimse.dimse import command as commands
 from twisted_dimse.dimse.command import CommandSet
 from twisted_dimse.dimse.operation import Invocations
-from twisted_dimse.dimse.status import Category, category
+from twisted_dimse.dimse.status import CANCEL, Category, category
 from twisted_dimse.errors import ContextNotAccepted, DimseError, ProtocolViolation, StatusError
+from twisted_dimse.handler import Handler
 from twisted_dimse.outgoing import OutgoingMessage
-from twisted_dimse.results import Response
-from twisted_dimse.uids import VERIFICATION
+from twisted_dimse.results import Response, RetrieveOutcome
+from twisted_dimse.uids import MODALITY_WORKLIST_FIND, QUERY_MODELS, VERIFICATION, QueryModel
 from twisted_dimse.upperlayer.negotiation import AcceptedContext
 
+_QUERY_FIELDS = {
+    "find": commands.C_FIND_RQ,
+    "move": commands.C_MOVE_RQ,
+    "get": commands.C_GET_RQ,
+}
+_MODEL_UIDS = frozenset(uid for model in QUERY_MODELS for uid in model[1:])
 _MULTIPLE_RESPONSES = (commands.C_FIND_RQ, commands.C_MOVE_RQ, commands.C_GET_RQ)
 
 
@@ -105,6 +113,8 @@ class ServiceUser:
 
     def __init__(self) -> None:
         self._invocations: Invocations[Operation] = Invocations(self._begin)
+        self._receivers: list[Handler] = []
+        self._queues: set[AnswerQueue] = set()
 
     # --- given by the association
 
@@ -137,7 +147,6 @@ class ServiceUser:
         request = {
             "AffectedSOPClassUID": VERIFICATION,
             "CommandField": commands.C_ECHO_RQ,
-            "CommandDataSetType": commands.NO_DATA_SET,
         }
         return self._invoke(VERIFICATION, None, request, None)
 
@@ -163,7 +172,7 @@ class ServiceUser:
             request = {
                 "AffectedSOPClassUID": instance.sop_class_uid,
                 "CommandField": commands.C_STORE_RQ,
-                "Priority": commands.PRIORITIES.get(priority, priority),  # type: ignore[call-overload]
+                "Priority": _priority(priority),
                 "CommandDataSetType": commands.DATA_SET_FOLLOWS,
                 "AffectedSOPInstanceUID": instance.sop_instance_uid,
             }
@@ -174,6 +183,216 @@ class ServiceUser:
             request["MoveOriginatorApplicationEntityTitle"] = title
             request["MoveOriginatorMessageID"] = message_id
         return self._submit(Operation(chosen, request, instance.open, _response, check=check))
+
+    def find(
+        self,
+        keys: Any,
+        *,
+        level: str | None = "STUDY",
+        model: QueryModel | str | None = None,
+        priority: int | str = commands.MEDIUM,
+        context: str | int | None = None,
+    ) -> Deferred[list[Any]]:
+        """C-FIND (PS3.7 9.1.2). Fires with the list of matching Datasets.
+
+        ``keys`` is a dict by keyword or a Dataset. ``level`` fills (0008,0052) where the keys of a
+        query/retrieve model lack it. ``model`` is a constant such as `STUDY_ROOT` or a SOP class
+        UID; the default is the one that was accepted. Cancelling sends C-CANCEL.
+        """
+        matches: list[Any] = []
+        return self._query(
+            "find",
+            keys,
+            level,
+            model,
+            priority,
+            context,
+            result=lambda _command, _dataset: matches,
+            on_pending=lambda _command, dataset: matches.append(dataset),
+        )
+
+    def find_each(
+        self,
+        keys: Any,
+        *,
+        level: str | None = "STUDY",
+        model: QueryModel | str | None = None,
+        priority: int | str = commands.MEDIUM,
+        context: str | int | None = None,
+    ) -> Answers:
+        """C-FIND, a match at a time, as they come: ``async with association.find_each(…) as
+        matches: async for match in matches``. Leaving early sends C-CANCEL and waits for the last
+        response. Arguments as for `find`."""
+        queue = AnswerQueue(lambda: len(self._invocations) > 1)
+        found = self._query(
+            "find",
+            keys,
+            level,
+            model,
+            priority,
+            context,
+            result=lambda command, _dataset: command["Status"],
+            on_pending=lambda _command, dataset: queue.put(dataset),
+        )
+        found.addBoth(queue.end)
+        self._queues.add(queue)
+        return Answers(queue, lambda: self.cancel(found), self._discard_queue)
+
+    def move(
+        self,
+        keys: Any,
+        *,
+        destination: str,
+        level: str | None = "STUDY",
+        model: QueryModel | str | None = None,
+        progress: Callable[[RetrieveOutcome], object] | None = None,
+        priority: int | str = commands.MEDIUM,
+        context: str | int | None = None,
+    ) -> Deferred[RetrieveOutcome]:
+        """C-MOVE (PS3.7 9.1.4) to the AE title ``destination``.
+
+        Fires with the `RetrieveOutcome`; a failure status is a `StatusError` that has it as
+        ``outcome``. ``progress`` is called with the same shape. Keys as for `find`.
+        """
+        return self._query(
+            "move",
+            keys,
+            level,
+            model,
+            priority,
+            context,
+            result=RetrieveOutcome.of,
+            on_pending=_reporting(progress),
+            MoveDestination=destination,
+        )
+
+    def get(
+        self,
+        keys: Any,
+        *,
+        handler: Handler | None = None,
+        level: str | None = "STUDY",
+        model: QueryModel | str | None = None,
+        progress: Callable[[RetrieveOutcome], object] | None = None,
+        priority: int | str = commands.MEDIUM,
+        context: str | int | None = None,
+    ) -> Deferred[RetrieveOutcome]:
+        """C-GET (PS3.7 9.1.3). ``handler`` receives the instances, by `store_sink` or `store`, as
+        a server's would; without it the one given to `connect` does. As `move` otherwise."""
+        outcome = self._query(
+            "get",
+            keys,
+            level,
+            model,
+            priority,
+            context,
+            result=RetrieveOutcome.of,
+            on_pending=_reporting(progress),
+        )
+        if handler is not None:
+            self._receivers.append(handler)
+            outcome.addBoth(self._received_by, handler)
+        return outcome
+
+    def n_get(
+        self,
+        class_uid: str,
+        instance_uid: str,
+        attributes: Iterable[int | str] = (),
+        *,
+        context: str | int | None = None,
+        check: bool = True,
+    ) -> Deferred[Response]:
+        """N-GET (PS3.7 10.1.2) of ``attributes``, tags or keywords; none means all."""
+        request = _requested(commands.N_GET_RQ, class_uid, instance_uid)
+        tags = tuple(_tag(attribute) for attribute in attributes)
+        if tags:
+            request["AttributeIdentifierList"] = tags
+        return self._invoke(class_uid, context, request, None, check=check)
+
+    def n_set(
+        self,
+        class_uid: str,
+        instance_uid: str,
+        dataset: Any,
+        *,
+        context: str | int | None = None,
+        check: bool = True,
+    ) -> Deferred[Response]:
+        """N-SET (PS3.7 10.1.3) with the modification list ``dataset``."""
+        request = _requested(commands.N_SET_RQ, class_uid, instance_uid)
+        return self._invoke(class_uid, context, request, dataset, check=check)
+
+    def n_create(
+        self,
+        class_uid: str,
+        dataset: Any = None,
+        instance_uid: str | None = None,
+        *,
+        context: str | int | None = None,
+        check: bool = True,
+    ) -> Deferred[Response]:
+        """N-CREATE (PS3.7 10.1.5); without ``instance_uid`` the peer assigns one, which the
+        `Response` has as ``sop_instance_uid``."""
+        request = _affected(commands.N_CREATE_RQ, class_uid, instance_uid)
+        return self._invoke(class_uid, context, request, dataset, check=check)
+
+    def n_delete(
+        self,
+        class_uid: str,
+        instance_uid: str,
+        *,
+        context: str | int | None = None,
+        check: bool = True,
+    ) -> Deferred[Response]:
+        """N-DELETE (PS3.7 10.1.6)."""
+        request = _requested(commands.N_DELETE_RQ, class_uid, instance_uid)
+        return self._invoke(class_uid, context, request, None, check=check)
+
+    def n_action(
+        self,
+        class_uid: str,
+        instance_uid: str,
+        action_type: int,
+        dataset: Any = None,
+        *,
+        context: str | int | None = None,
+        check: bool = True,
+    ) -> Deferred[Response]:
+        """N-ACTION (PS3.7 10.1.4) with the action information ``dataset``."""
+        request = _requested(commands.N_ACTION_RQ, class_uid, instance_uid)
+        request["ActionTypeID"] = action_type
+        return self._invoke(class_uid, context, request, dataset, check=check)
+
+    def n_event_report(
+        self,
+        class_uid: str,
+        instance_uid: str,
+        event_type: int,
+        dataset: Any = None,
+        *,
+        context: str | int | None = None,
+        check: bool = True,
+    ) -> Deferred[Response]:
+        """N-EVENT-REPORT (PS3.7 10.1.1) with the event information ``dataset``. Here we are the
+        SCP: a context in which we have that role is taken before others."""
+        request = _affected(commands.N_EVENT_REPORT_RQ, class_uid, instance_uid)
+        request["EventTypeID"] = event_type
+        if context is None:
+            context = self._reporting_context(class_uid)
+        return self._invoke(class_uid, context, request, dataset, check=check)
+
+    def cancel(self, deferred: Deferred[Any]) -> None:
+        """Send C-CANCEL for a running `find`, `move` or `get`, and let its Deferred fire with the
+        outcome so far (status 0xFE00). Does nothing for one that has ended."""
+        for operation in [*self._invocations.outstanding.values(), *self._invocations.waiting]:
+            if operation.deferred is deferred and operation.cancellable:
+                if self._invocations.withdraw(operation):
+                    command = CommandSet(Status=CANCEL, CommandField=operation.field | 0x8000)
+                    operation.end(operation.result(command, None))
+                else:
+                    self._send_cancel(operation)
+                return
 
     def _context_for_source(
         self, source: Any, choice: str | int | None
@@ -196,6 +415,62 @@ class ServiceUser:
 
     # --- how they run
 
+    def _query(
+        self,
+        service: str,
+        keys: Any,
+        level: str | None,
+        model: QueryModel | str | None,
+        priority: int | str,
+        choice: str | int | None,
+        *,
+        result: Callable[[CommandSet, Any], Any],
+        on_pending: Callable[[CommandSet, Any], Any] | None,
+        **more: Any,
+    ) -> Deferred[Any]:
+        """A C-FIND, C-MOVE or C-GET with the identifier ``keys``."""
+        try:
+            uid = self._model_uid(service, model)
+            context = self._choose(uid, choice)
+            identifier = _with_level(as_dataset(keys), level, uid)
+            data = _encoded(identifier, context)
+        except (DimseError, ValueError) as error:
+            return fail(error)
+        request = {
+            "AffectedSOPClassUID": uid,
+            "CommandField": _QUERY_FIELDS[service],
+            "Priority": _priority(priority),
+            "CommandDataSetType": commands.DATA_SET_FOLLOWS,
+            **more,
+        }
+        return self._submit(Operation(context, request, data, result, on_pending=on_pending))
+
+    def _model_uid(self, service: str, model: QueryModel | str | None) -> str:
+        """The SOP class of a service in a model; of the models accepted where none is named."""
+        if isinstance(model, QueryModel):
+            return str(getattr(model, service))
+        if model is not None:
+            return str(model)
+        for known in QUERY_MODELS:
+            uid = str(getattr(known, service))
+            if self._contexts_for(uid):
+                return uid
+        if service == "find" and self._contexts_for(MODALITY_WORKLIST_FIND):
+            return MODALITY_WORKLIST_FIND
+        raise ContextNotAccepted(
+            f"the peer accepted no query/retrieve model for C-{service.upper()}"
+        )
+
+    def _reporting_context(self, class_uid: str) -> int | None:
+        raise AssertionError("an Association says")
+
+    def _received_by(self, result: Any, handler: Handler) -> Any:
+        self._receivers.remove(handler)
+        return result
+
+    def _discard_queue(self, queue: AnswerQueue) -> None:
+        self._queues.discard(queue)
+
     def _invoke(
         self,
         abstract_syntax: str,
@@ -209,6 +484,9 @@ class ServiceUser:
         try:
             context = self._choose(abstract_syntax, choice)
             data = _encoded(dataset, context) if dataset is not None else None
+            request["CommandDataSetType"] = (
+                commands.NO_DATA_SET if data is None else commands.DATA_SET_FOLLOWS
+            )
         except (DimseError, ValueError) as error:
             return fail(error)
         return self._submit(Operation(context, request, data, _response, check=check))
@@ -226,6 +504,8 @@ class ServiceUser:
         if refusal is not None:
             return fail(refusal)
         operation.deferred = Deferred(lambda _deferred: self._disown(operation))
+        for queue in self._queues:
+            queue.go_on()  # what reads slowly may not hold up what comes after it
         self._invocations.submit(operation)
         return operation.deferred
 
@@ -351,10 +631,11 @@ def _response(command: CommandSet, dataset: Any) -> Response:
 
 def _outcome(operation: Operation, command: CommandSet, dataset: Any) -> Any:
     """The result of a final response, or the `StatusError` that it is."""
-    status = command["Status"]
-    if operation.check and category(status) is Category.FAILURE:
-        return Failure(status_error(command, dataset))
-    return operation.result(command, dataset)
+    result = operation.result(command, dataset)
+    if operation.check and category(command["Status"]) is Category.FAILURE:
+        outcome = result if isinstance(result, RetrieveOutcome) else None
+        return Failure(status_error(command, dataset, outcome))
+    return result
 
 
 def status_error(command: CommandSet, dataset: Any = None, outcome: Any = None) -> StatusError:
@@ -377,6 +658,64 @@ def status_error(command: CommandSet, dataset: Any = None, outcome: Any = None) 
 def _encoded(dataset: Any, context: AcceptedContext) -> Callable[[], bytes]:
     data = encode_dataset(as_dataset(dataset), context.transfer_syntax)
     return lambda: data
+
+
+def _reporting(
+    progress: Callable[[RetrieveOutcome], object] | None,
+) -> Callable[[CommandSet, Any], None] | None:
+    if progress is None:
+        return None
+
+    def report(command: CommandSet, dataset: Any) -> None:
+        progress(RetrieveOutcome.of(command, dataset))
+
+    return report
+
+
+def _priority(priority: int | str) -> int:
+    if isinstance(priority, int):
+        return priority
+    if priority not in commands.PRIORITIES:
+        raise ValueError(f"priority {priority!r}: choose low, medium or high")
+    return commands.PRIORITIES[priority]
+
+
+def _requested(field: int, class_uid: str, instance_uid: str) -> dict[str, Any]:
+    return {
+        "RequestedSOPClassUID": str(class_uid),
+        "CommandField": field,
+        "RequestedSOPInstanceUID": str(instance_uid),
+    }
+
+
+def _affected(field: int, class_uid: str, instance_uid: str | None) -> dict[str, Any]:
+    request: dict[str, Any] = {"AffectedSOPClassUID": str(class_uid), "CommandField": field}
+    if instance_uid is not None:
+        request["AffectedSOPInstanceUID"] = str(instance_uid)
+    return request
+
+
+def _tag(attribute: int | str) -> int:
+    if isinstance(attribute, int):
+        return int(attribute)
+    from pydicom.datadict import tag_for_keyword
+
+    tag = tag_for_keyword(attribute)
+    if tag is None:
+        raise ValueError(f"no attribute has the keyword {attribute!r}")
+    return int(tag)
+
+
+def _with_level(dataset: Any, level: str | None, uid: str) -> Any:
+    """Fill (0008,0052) of a query/retrieve identifier; the caller's Dataset stays as it is."""
+    if level is None or uid not in _MODEL_UIDS or "QueryRetrieveLevel" in dataset:
+        return dataset
+    from pydicom import Dataset
+
+    filled = Dataset()
+    filled.update(dataset)
+    filled.QueryRetrieveLevel = level
+    return filled
 
 
 def as_dataset(keys: Any) -> Any:

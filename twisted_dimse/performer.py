@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,14 +20,22 @@ from twisted_dimse.datastream import CollectingSink, DiscardingSink, Sink, encod
 from twisted_dimse.dimse import command as commands
 from twisted_dimse.dimse.command import CommandSet
 from twisted_dimse.dimse.status import (
+    CANCEL,
     CANNOT_UNDERSTAND,
     DUPLICATE_INVOCATION,
     MISTYPED_ARGUMENT,
+    MOVE_DESTINATION_UNKNOWN,
+    PENDING,
     PROCESSING_FAILURE,
+    SUCCESS,
     UNRECOGNIZED_OPERATION,
+    Category,
+    category,
 )
 from twisted_dimse.errors import ProtocolViolation, StatusError
 from twisted_dimse.handler import Handler, Request
+from twisted_dimse.iteration import ManyValues
+from twisted_dimse.suboperations import Instances, Opener, Retrieval
 from twisted_dimse.upperlayer.negotiation import AcceptedContext
 
 if TYPE_CHECKING:
@@ -164,8 +172,8 @@ class Performer:
             return DUPLICATE_INVOCATION, f"message ID {message_id} is in use"
         if field not in commands.REQUEST_NAMES:
             return UNRECOGNIZED_OPERATION, f"no such operation: {field:04X}H"
-        event_report = field == commands.N_EVENT_REPORT_RQ
-        if not (context.scu if event_report else context.scp):
+        # Peers send event reports without having negotiated the role; that is let pass.
+        if not context.scp and field != commands.N_EVENT_REPORT_RQ:
             return UNRECOGNIZED_OPERATION, "the role for this operation was not agreed"
         if field in _DATA_SET_SERVICES and not command.has_data_set:
             return MISTYPED_ARGUMENT, "a data set is due with this operation"
@@ -184,7 +192,7 @@ class Performer:
 
     def _store(self, request: Request) -> Incoming:
         try:
-            sink = self._handler.store_sink(request)
+            sink = self._association.receiver.store_sink(request)
         except Exception:
             return self._discard(request, Failure())
         incoming = Incoming(sink, lambda result: self._finished(request, result))
@@ -209,11 +217,23 @@ class Performer:
         if inspect.iscoroutine(result):
             result = Deferred.fromCoroutine(result)
         if isinstance(result, Deferred):
+            request.on_cancel(result.cancel)
             result.addBoth(self._answer, request)
         else:
             self._answer(result, request)
 
     def _answer(self, result: Any, request: Request) -> None:
+        many = _MANY.get(request.command["CommandField"])
+        if many is None or _is_final(result):
+            self._answer_once(result, request)
+            return
+        running = Deferred.fromCoroutine(getattr(self, many)(request, result))
+        if many == "_find":
+            # A retrieval ends by itself after the instance under way.
+            request.on_cancel(running.cancel)
+        running.addBoth(self._answer_once, request)
+
+    def _answer_once(self, result: Any, request: Request) -> None:
         try:
             status, dataset, elements = self._interpret(request, result)
             self._respond(request, status, dataset, elements)
@@ -228,14 +248,16 @@ class Performer:
         if isinstance(result, Failure):
             return self._failed(request, result)
         if isinstance(result, tuple):
-            status, dataset = result
-            return _checked_status(status), dataset, {}
+            status, dataset, *more = result
+            return _checked_status(status), dataset, more[0] if more else {}
         if hasattr(result, "to_json_dict"):
             return 0, result, {}
         return _checked_status(result), None, {}
 
     def _failed(self, request: Request, failure: Failure) -> tuple[int, Any, dict[str, Any]]:
-        error = failure.value
+        error: Any = failure.value
+        if isinstance(error, CancelledError) and request.cancelled:
+            return CANCEL, None, {}
         if isinstance(error, StatusError):
             elements = dict(error.elements)
             if error.comment:
@@ -253,6 +275,51 @@ class Performer:
         field = request.command["CommandField"]
         status = CANNOT_UNDERSTAND if field in _DATA_SET_SERVICES else PROCESSING_FAILURE
         return status, None, {"ErrorComment": "the handler failed, see the log"}
+
+    # --- services with many responses
+
+    async def _find(self, request: Request, given: Any) -> Any:
+        """Send a handler's matches as the peer takes them; gives the final answer."""
+        values = ManyValues(given, None, self._association.reactor)
+        try:
+            while not request.cancelled:
+                match = await values.next()
+                if match is ManyValues.END:
+                    return SUCCESS
+                status, dataset = match if isinstance(match, tuple) else (PENDING, match)
+                if dataset is None or category(_checked_status(status)) is not Category.PENDING:
+                    return match
+                self._send(request, status, dataset, {})
+                if self._association.protocol.congested:
+                    await self._association.protocol.drained()
+            return CANCEL
+        finally:
+            await values.close()
+
+    async def _get(self, request: Request, given: Any) -> Any:
+        return await self._retrieve(request, given, None)
+
+    async def _move(self, request: Request, given: Any) -> Any:
+        association = self._association
+        peer = await association.destination(request.destination)
+        if peer is None:
+            comment = f"the destination {request.destination} is not known here"
+            raise StatusError(MOVE_DESTINATION_UNKNOWN, comment)
+        return await self._retrieve(
+            request, given, lambda contexts: association.connect_onward(peer, contexts)
+        )
+
+    async def _retrieve(self, request: Request, given: Any, opener: Opener | None) -> Any:
+        items, count = given, None
+        if isinstance(given, Instances):
+            items, count = given.items, given.count
+        values = ManyValues(items, count, self._association.reactor)
+
+        def report(counts: dict[str, int]) -> None:
+            if self._outstanding.get(request.message_id) is request:
+                self._send(request, PENDING, None, counts)
+
+        return await Retrieval(request, values, report, opener).run()
 
     # --- the answer
 
@@ -311,6 +378,21 @@ class Performer:
                 self._association.seconds() - request.begun,
             )
         )
+
+
+# Services whose handlers may give many values, and the method that sends them.
+_MANY = {
+    commands.C_FIND_RQ: "_find",
+    commands.C_GET_RQ: "_get",
+    commands.C_MOVE_RQ: "_move",
+}
+
+
+def _is_final(result: Any) -> bool:
+    """Whether a handler of a service with many responses has given the last one."""
+    if isinstance(result, (Failure, int)):
+        return True
+    return isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], int)
 
 
 def _checked_status(status: Any) -> int:

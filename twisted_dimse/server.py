@@ -7,6 +7,7 @@ await port.stopListening()
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_dimse.association import Association
+from twisted_dimse.client import connect
 from twisted_dimse.errors import AssociationRejected
 from twisted_dimse.handler import AssociationRequest, Handler
 from twisted_dimse.protocol import AssociationProtocol, Timeouts
@@ -88,6 +90,7 @@ class AssociationFactory(Factory):
             reactor=self._reactor,
             handler=handler,
             decision=self,
+            connect=functools.partial(connect, calling_ae_title=self.ae_title),
         )
         self.associations.add(association)
         association.protocol.factory = self
@@ -131,6 +134,10 @@ class AssociationFactory(Factory):
             waiting, self._empty = self._empty, []
             for deferred in waiting:
                 deferred.callback(None)
+
+    def destination(self, association: Association, ae_title: str) -> Any:
+        """A C-MOVE destination that is known here, or None."""
+        return self.peers.get(ae_title)
 
     def _rejection(
         self, association: Association, request: pdu.AssociateRQ

@@ -63,6 +63,7 @@ PATIENT_STUDY_ONLY = QueryModel(
     "1.2.840.10008.5.1.4.1.2.3.2",
     "1.2.840.10008.5.1.4.1.2.3.3",
 )
+QUERY_MODELS = (STUDY_ROOT, PATIENT_ROOT, PATIENT_STUDY_ONLY)
 
 _UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
 

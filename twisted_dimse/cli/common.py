@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -52,7 +53,9 @@ class Common:
         try:
             password = Path(self.password_file).read_text("utf-8").rstrip("\r\n")
         except OSError as error:
-            raise click.UsageError(f"--password-file {self.password_file}: {error.strerror}.")
+            raise click.UsageError(
+                f"--password-file {self.password_file}: {error.strerror}."
+            ) from None
         return UserIdentity.password(self.user, password)
 
     def say(self, text: str) -> None:
@@ -99,7 +102,7 @@ _NAMES = (
     "verbose",
     "quiet",
     "debug",
-)  # noqa: E501
+)
 
 
 def take_common(words: Sequence[str], options: dict[str, Any]) -> tuple[Common, list[str]]:
@@ -200,7 +203,5 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
 def _stop(reactor: Any) -> None:
     from twisted.internet.error import ReactorNotRunning
 
-    try:
+    with contextlib.suppress(ReactorNotRunning):
         reactor.stop()
-    except ReactorNotRunning:
-        pass

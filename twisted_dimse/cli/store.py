@@ -15,7 +15,7 @@ from twisted_dimse.cli.common import Common, common_options, run, take_common
     "--window",
     type=click.IntRange(0, 0xFFFF),
     help="Operations to have under way at once, if the peer agrees; 0 for no limit.",
-)  # noqa: E501
+)
 @common_options
 def command(words: tuple[str, ...], window: int | None, **options: Any) -> int:
     """Send files and folders (C-STORE, PS3.4 annex B).

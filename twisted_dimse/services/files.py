@@ -105,7 +105,10 @@ class InstanceFiles:
         return f"{self.instances}/{study}/{series}/{instance}.dcm"
 
     def place(self, partial: str, final: str) -> None:
-        """Give a complete file its name, as `on_duplicate` has it. Raises `StatusError`, `OSError`."""
+        """Give a complete file its name, as `on_duplicate` has it.
+
+        Raises `StatusError` and `OSError`.
+        """
         if self.on_duplicate == "replace":
             self._in_folder(os.rename, partial, final)
             return

@@ -1,0 +1,61 @@
+"""Many values from a handler, whichever way it gives them: one shape for all.
+
+A list, a generator, an async generator, a Deferred of one, a single Dataset or None: `ManyValues`
+takes them one at a time, closes what can be closed, and lets the reactor turn in between.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, ClassVar, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+_TURN = 0.004  # seconds of handler code before others get the reactor
+
+
+class ManyValues:
+    """The values of ``given``. `count` is their number where that is known."""
+
+    END: ClassVar[Final] = object()
+
+    def __init__(self, given: Any, count: int | None, reactor: Any) -> None:
+        self.count = count
+        self._reactor = reactor
+        self._since = reactor.seconds()
+        self._async: AsyncIterator[Any] | None = None
+        self._sync: Iterator[Any] = iter(())
+        if given is None:
+            self.count = 0
+        elif hasattr(given, "to_json_dict"):  # one Dataset, which could be iterated too
+            self._sync, self.count = iter((given,)), 1
+        elif hasattr(given, "__aiter__"):
+            self._async = given.__aiter__()
+        else:
+            self._sync = iter(given)
+            if self.count is None and hasattr(given, "__len__"):
+                self.count = len(given)
+
+    async def next(self) -> Any:
+        """The next value, or `END`."""
+        if self._async is not None:
+            try:
+                return await self._async.__anext__()
+            except StopAsyncIteration:
+                return self.END
+        if self._reactor.seconds() - self._since > _TURN:
+            await deferLater(self._reactor, 0)
+            self._since = self._reactor.seconds()
+        value = next(self._sync, self.END)
+        if isinstance(value, Deferred) or inspect.isawaitable(value):
+            value = await value
+        return value
+
+    async def close(self) -> None:
+        """Tell a generator that no more is wanted."""
+        if self._async is not None and hasattr(self._async, "aclose"):
+            await self._async.aclose()
+        elif hasattr(self._sync, "close"):
+            self._sync.close()
