@@ -177,7 +177,7 @@ class _Attempt:
         return ConnectionFailed(f"no connection to {self._peer}: {_in_words(error)}")
 
 
-def _in_words(error: BaseException) -> str:
+def _in_words(error: Any) -> str:
     text = str(error) or type(error).__name__
     return text.rstrip(".")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -19,7 +19,7 @@ _TURN = 0.004  # seconds of handler code before others get the reactor
 class ManyValues:
     """The values of ``given``. `count` is their number where that is known."""
 
-    END: ClassVar[Final] = object()
+    END: ClassVar[object] = object()
 
     def __init__(self, given: Any, count: int | None, reactor: Any) -> None:
         self.count = count

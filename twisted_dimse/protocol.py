@@ -115,6 +115,8 @@ class AssociationProtocol(Protocol):
     Built by `client.connect` and `server.AssociationFactory`. ``reactor`` gives the time.
     """
 
+    transport: Any = None
+
     def __init__(self, provider: Provider, user: User, timeouts: Timeouts, reactor: Any) -> None:
         self.provider = provider
         self.user = user
@@ -142,7 +144,7 @@ class AssociationProtocol(Protocol):
     # --- transport
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
+        transport = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
@@ -184,7 +186,7 @@ class AssociationProtocol(Protocol):
         size = _READ if self.user.between_messages else _READ_DATA_SET
         if size != self._buffer_size:
             self._buffer_size = size
-            self.transport.bufferSize = size  # type: ignore[union-attr]
+            self.transport.bufferSize = size
 
     # --- events of the provider
 
@@ -229,7 +231,7 @@ class AssociationProtocol(Protocol):
             return False
         self._held = list(rest)
         if not self._disconnected:
-            self.transport.pauseProducing()  # type: ignore[union-attr]
+            self.transport.pauseProducing()
         wait.addBoth(self._go_on)
         return self._held is not None
 
@@ -240,7 +242,7 @@ class AssociationProtocol(Protocol):
         self._last_received = self._reactor.seconds()
         self._perform(held)
         if self._held is None and not self._disconnected:
-            self.transport.resumeProducing()  # type: ignore[union-attr]
+            self.transport.resumeProducing()
 
     def _flush(self) -> None:
         """Send the PDUs that the provider has made: they follow what was written before."""
@@ -253,7 +255,7 @@ class AssociationProtocol(Protocol):
         self._cancel("_artim")
         self._stop_producing()
         if not self._disconnected:
-            self.transport.loseConnection()  # type: ignore[union-attr]
+            self.transport.loseConnection()
             # A peer that does not read must not keep the socket: ARTIM bounds the flushing too.
             self._start_artim()
 
@@ -333,7 +335,7 @@ class AssociationProtocol(Protocol):
     def _write(self, data: bytes) -> None:
         self.octets_sent += len(data)
         self._written += len(data)
-        self.transport.write(data)  # type: ignore[union-attr]
+        self.transport.write(data)
 
     def _write_some(self) -> bool:
         """Write the next block of the queue. False where there was none."""
@@ -358,16 +360,16 @@ class AssociationProtocol(Protocol):
         self._paused = False
         if self._socket is not None:
             self._registering = True
-            self.transport.registerProducer(self, False)  # type: ignore[union-attr]
+            self.transport.registerProducer(self, False)
             self._registering = False
         else:
-            self.transport.registerProducer(self, True)  # type: ignore[union-attr]
+            self.transport.registerProducer(self, True)
             self.resumeProducing()
 
     def _stop_producing(self) -> None:
         if self._producing:
             self._producing = False
-            self.transport.unregisterProducer()  # type: ignore[union-attr]
+            self.transport.unregisterProducer()
         waiting, self._waiting_for_drain = self._waiting_for_drain, []
         for deferred in waiting:
             deferred.callback(None)
@@ -384,7 +386,7 @@ class AssociationProtocol(Protocol):
             self._push()
 
     def _pull(self) -> None:
-        transport: Any = self.transport
+        transport = self.transport
         if self._registering:
             # The buffer may still hold what was written before: wait until it is asked for more.
             transport.startWriting()
@@ -397,7 +399,8 @@ class AssociationProtocol(Protocol):
             return
         size = sum(map(len, pieces))
         try:
-            sent = self._socket.sendmsg(pieces)  # type: ignore[union-attr]
+            assert self._socket is not None
+            sent = self._socket.sendmsg(pieces)
         except OSError:
             sent = 0  # full, or broken: the transport finds out which
         self.octets_sent += sent
@@ -438,7 +441,7 @@ class AssociationProtocol(Protocol):
         # Whoever has not closed by now may not keep the socket (PS3.8 9.1.5).
         self._stop_producing()
         if not self._disconnected:
-            self.transport.abortConnection()  # type: ignore[union-attr]
+            self.transport.abortConnection()
 
     def _start(self, timer: str, seconds: float | None, what: str) -> None:
         self._cancel(timer)

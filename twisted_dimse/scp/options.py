@@ -75,11 +75,11 @@ class Options(usage.Options):
         "./dicom-archive, as TWISTED-DIMSE."
     )
 
-    optFlags = [  # noqa: RUF012 - as usage.Options has it
+    optFlags: list[list[Any]] = [  # noqa: RUF012 - as usage.Options has it
         ["require-called", None, "Reject associations that call any other title than ours."],
         ["store-only", None, "Receive and file, without index, query and retrieve."],
     ]
-    optParameters = [  # noqa: RUF012
+    optParameters: list[list[Any]] = [  # noqa: RUF012
         ["ae-title", None, DEFAULT_AE_TITLE, "This node's AE title.", _title("ae-title")],
         ["directory", None, DEFAULT_DIRECTORY, "Where instances and the index live."],
         ["handler", None, None, "MODULE:NAME of a Handler class to serve instead of the archive."],
@@ -263,7 +263,7 @@ class Options(usage.Options):
                     self.opt_peer(item)
             else:
                 coerce = parameters[name][4] if len(parameters[name]) > 4 else str
-                self[name] = coerce(value)  # type: ignore[operator]
+                self[name] = coerce(value)
         except (TypeError, ValueError) as error:
             raise usage.UsageError(f"--config {path}: {key}: {error}") from None
 

@@ -136,7 +136,7 @@ async def _store_batch(
     lane = [Deferred.fromCoroutine(_lane(association, waiting, note)) for _ in range(lanes)]
     for succeeded, result in await DeferredList(lane, consumeErrors=True):
         if not succeeded:
-            result.raiseException()
+            result.raiseException()  # type: ignore[attr-defined]
 
 
 async def _lane(
