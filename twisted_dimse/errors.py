@@ -121,8 +121,9 @@ class StatusError(DimseError):
 
     `elements` holds further elements of the response by keyword, such as
     ``OffendingElement`` (a sequence of tags as int) or ``ErrorID``. `dataset` is the data set
-    that came, or shall go, with the response. `outcome` is set where a move or get failed, with
-    its sub-operation counts; `command` where the peer answered, its whole command set.
+    that came, or shall go, with the response. Where the peer answered, `meaning` has the status in
+    words and `command` the whole command set; `outcome` is set where a move or get failed, with
+    its sub-operation counts.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class StatusError(DimseError):
         dataset: Any = None,
         outcome: Any = None,
         command: Mapping[str, Any] | None = None,
+        meaning: str = "",
         **elements: Any,
     ) -> None:
         super().__init__(status, comment)
@@ -141,11 +143,11 @@ class StatusError(DimseError):
         self.dataset = dataset
         self.outcome = outcome
         self.command = command
+        self.meaning = meaning
         self.elements = elements
 
     def __str__(self) -> str:
-        from twisted_dimse.dimse.status import meaning
-
-        message = getattr(self.command, "name", None)
-        text = f"status 0x{self.status:04X} ({meaning(self.status, message)})"
+        text = f"status 0x{self.status:04X}"
+        if self.meaning:
+            text += f" ({self.meaning})"
         return f"{text}: {self.comment}" if self.comment else text

@@ -25,7 +25,7 @@ from twisted_dimse.datastream import (
 from twisted_dimse.dimse import command as commands
 from twisted_dimse.dimse.command import CommandSet
 from twisted_dimse.dimse.operation import Invocations
-from twisted_dimse.dimse.status import CANCEL, Category, category
+from twisted_dimse.dimse.status import CANCEL, Category, category, meaning
 from twisted_dimse.errors import ContextNotAccepted, DimseError, ProtocolViolation, StatusError
 from twisted_dimse.handler import Handler
 from twisted_dimse.outgoing import OutgoingMessage
@@ -645,12 +645,14 @@ def status_error(command: CommandSet, dataset: Any = None, outcome: Any = None) 
         for keyword in ("OffendingElement", "ErrorID", "AttributeIdentifierList")
         if keyword in command
     }
+    field = command["CommandField"] & ~commands.RESPONSE
     return StatusError(
         command["Status"],
         command.get("ErrorComment") or "",
         dataset=dataset,
         outcome=outcome,
         command=command,
+        meaning=meaning(command["Status"], commands.REQUEST_NAMES.get(field)),
         **elements,
     )
 
