@@ -181,10 +181,11 @@ class Association(ServiceUser):
 
     def _release_when_idle(self) -> None:
         if self._releasing and not self._over and not len(self._invocations):
-            if self.protocol.congested:
-                self.protocol.drained().addCallback(lambda _: self._release_when_idle())
-            else:
+            sender = self.protocol.sender
+            if sender.idle:
                 self.protocol.release()
+            else:
+                sender.drained().addCallback(lambda _: self._release_when_idle())
 
     # --- the answer to an association request, from the `Decision`
 
@@ -212,7 +213,7 @@ class Association(ServiceUser):
             self.protocol.reject(pdu.AssociateRJ(error.result, error.source, error.reason))
 
     def _agreed(self, agreement: Agreement) -> None:
-        self.protocol.outgoing.set_limit(agreement.max_send_length)
+        self.protocol.sender.outgoing.set_limit(agreement.max_send_length)
         self.agreement = agreement
         self.window = agreement.window
         self._invocations.limit = agreement.window.invoked
@@ -300,10 +301,8 @@ class Association(ServiceUser):
 
     def release_requested(self) -> None:
         self._released = True
-        if self.protocol.congested:
-            self.protocol.drained().addCallback(lambda _: self.protocol.answer_release())
-        else:
-            self.protocol.answer_release()
+        self.protocol.sender.pump()
+        self.protocol.sender.drained().addCallback(lambda _: self.protocol.answer_release())
 
     def release_confirmed(self) -> None:
         self._released = True
@@ -368,13 +367,16 @@ class Association(ServiceUser):
 
     # --- messages
 
-    def send_response(self, context_id: int, response: dict[str, Any], data: bytes | None) -> None:
-        """Send the response of an operation that we perform."""
+    def send_response(
+        self, context_id: int, response: dict[str, Any], data: bytes | None, *, soon: bool = False
+    ) -> None:
+        """Send a response of an operation that we perform; `soon` for one of many."""
         if self._over:
             return
         if telemetry.subscribers:
             telemetry.emit(telemetry.CommandSent(self.number, context_id, CommandSet(response)))
-        self.protocol.send(OutgoingMessage(context_id, commands.encode(response), data))
+        message = OutgoingMessage(context_id, commands.encode(response), data)
+        self.protocol.send(message, soon=soon)
 
     def _command_received(self, context_id: int, command: CommandSet) -> None:
         self.messages += 1
@@ -442,7 +444,7 @@ class Association(ServiceUser):
         self.protocol.send(message)
 
     def _withdraw(self, message: OutgoingMessage) -> bool:
-        return self.protocol.outgoing.withdraw(message)
+        return self.protocol.sender.outgoing.withdraw(message)
 
     def _seconds(self) -> float:
         return self.seconds()

@@ -280,6 +280,7 @@ class Performer:
 
     async def _find(self, request: Request, given: Any) -> Any:
         """Send a handler's matches as the peer takes them; gives the final answer."""
+        sender = self._association.protocol.sender
         values = ManyValues(given, None, self._association.reactor)
         try:
             while not request.cancelled:
@@ -289,9 +290,10 @@ class Performer:
                 status, dataset = match if isinstance(match, tuple) else (PENDING, match)
                 if dataset is None or category(_checked_status(status)) is not Category.PENDING:
                     return match
-                self._send(request, status, dataset, {})
-                if self._association.protocol.congested:
-                    await self._association.protocol.drained()
+                self._send(request, status, dataset, {}, soon=True)
+                if sender.congested:
+                    sender.pump()
+                    await sender.drained()
             return CANCEL
         finally:
             await values.close()
@@ -335,7 +337,15 @@ class Performer:
             self._note_end(request, status)
         self._send(request, status, dataset, elements)
 
-    def _send(self, request: Request, status: int, dataset: Any, elements: dict[str, Any]) -> None:
+    def _send(
+        self,
+        request: Request,
+        status: int,
+        dataset: Any,
+        elements: dict[str, Any],
+        *,
+        soon: bool = False,
+    ) -> None:
         command = request.command
         data = None
         if dataset is not None:
@@ -356,7 +366,7 @@ class Performer:
         }
         if elements:
             response.update(elements)
-        self._association.send_response(request.context.id, response, data)
+        self._association.send_response(request.context.id, response, data, soon=soon)
 
     def _note_begin(self, request: Request) -> None:
         request.begun = self._association.seconds()

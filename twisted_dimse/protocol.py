@@ -1,15 +1,14 @@
 """`AssociationProtocol`: the only Protocol. It moves octets, timers and back-pressure, no more.
 
 Octets from the transport go to the upper layer `Provider`; what that indicates goes to the `User`
-above (an `association.Association`); what either wants sent goes out through `Outgoing`. Nothing
+above (an `association.Association`); what either wants sent goes out through a `Sender`. Nothing
 here knows a command, a status or a SOP class.
 
 Receiving: a slice of a data value goes up at once; where the user answers with a Deferred, the
 transport is paused and what has come meanwhile waits until it fires.
 
-Sending: small messages are written at once. As soon as more is under way than the transport should
-hold, we become its producer: over plain TCP a pull producer that hands headers and slices to
-``sendmsg`` without joining them, over anything else a push producer that writes joined blocks.
+Sending: what is asked for while octets are being received goes out together at the end of that
+turn, through `sender.Sender`, which also says when who sends should wait.
 
 Timers: ARTIM (PS3.8 9.1.5), the answer to an association or release request (`acse`), a message or
 a response that does not move on (`dimse`), and silence (`idle`).
@@ -17,19 +16,18 @@ a response that does not move on (`dimse`), and silence (`idle`).
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPullProducer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from twisted_dimse import telemetry
-from twisted_dimse.outgoing import Outgoing, OutgoingMessage, SourceFailed
+from twisted_dimse.outgoing import OutgoingMessage
+from twisted_dimse.sender import Sender, plain_socket
 from twisted_dimse.upperlayer import pdu
 from twisted_dimse.upperlayer.framing import Fragment
 from twisted_dimse.upperlayer.provider import (
@@ -46,8 +44,6 @@ from twisted_dimse.upperlayer.state import State
 
 # Read sizes: small messages cost less with the small one, data sets with the large one.
 _READ, _READ_DATA_SET = 65536, 262144
-# What may stand in the transport's buffer before we wait for it to drain.
-_WRITE_AHEAD = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +104,6 @@ class User(Interface):
     def between_messages(self) -> bool: ...
 
 
-@implementer(IPullProducer, IPushProducer)
 class AssociationProtocol(Protocol):
     """One transport connection that carries one association, in either role.
 
@@ -121,23 +116,15 @@ class AssociationProtocol(Protocol):
         self.provider = provider
         self.user = user
         self.timeouts = timeouts
-        self.outgoing = Outgoing()
+        self.sender = Sender(reactor, self._source_failed)
         self.octets_received = 0
-        self.octets_sent = 0
         self.number = 0
         self._reactor = reactor
         self._held: list[ProviderEvent] | None = None  # events that wait while we are paused
-        self._socket: socket.socket | None = None
-        self._producing = False
-        self._registering = False
-        self._paused = False
-        self._written = 0  # octets written since the transport was last known to be drained
-        self._waiting_for_drain: list[Deferred[None]] = []
         self._artim: Any = None
         self._acse: Any = None
         self._monitor: Any = None
         self._last_received = 0.0
-        self._last_sent = 0.0
         self._buffer_size = 0
         self._disconnected = False
 
@@ -148,11 +135,10 @@ class AssociationProtocol(Protocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
-        handle = transport.getHandle() if hasattr(transport, "getHandle") else None
-        if isinstance(handle, socket.socket) and hasattr(transport, "startWriting"):
-            self._socket = handle
+        self.sender.start(transport)
+        if plain_socket(transport) is not None:
             self._buffer_size = _READ
-        self._last_received = self._last_sent = self._reactor.seconds()
+        self._last_received = self._reactor.seconds()
         self.user.transport_opened()
         self._perform(self.provider.transport_opened())
         self._start_monitor()
@@ -165,7 +151,13 @@ class AssociationProtocol(Protocol):
             self._held += events
             self._flush()
             return
-        self._perform(events)
+        sender = self.sender
+        sender.corked = True
+        try:
+            self._perform(events)
+        finally:
+            sender.corked = False
+            sender.pump()
         if self._buffer_size:
             self._choose_buffer_size()
 
@@ -179,7 +171,7 @@ class AssociationProtocol(Protocol):
         for event in self.provider.transport_closed():
             self._indicate(event)
         self._stop_timers()
-        self._stop_producing()
+        self.sender.stop()
         self.user.transport_closed()
 
     def _choose_buffer_size(self) -> None:
@@ -214,7 +206,7 @@ class AssociationProtocol(Protocol):
                 self._cancel("_acse")
                 self.user.release_confirmed()
             case AbortIndication():
-                self._drop_outgoing()
+                self.sender.drop()
                 self._cancel("_acse")
                 self.user.association_ended(event)
             case Order.START_ARTIM:
@@ -249,11 +241,11 @@ class AssociationProtocol(Protocol):
         data = self.provider.data_to_send()
         if data and not self._disconnected:
             self._note_control_pdus(data)
-            self._write(data)
+            self.sender.write(data)
 
     def _close(self) -> None:
         self._cancel("_artim")
-        self._stop_producing()
+        self.sender.stop()
         if not self._disconnected:
             self.transport.loseConnection()
             # A peer that does not read must not keep the socket: ARTIM bounds the flushing too.
@@ -270,7 +262,7 @@ class AssociationProtocol(Protocol):
         self._start("_acse", self.timeouts.acse, "no answer to the association request")
 
     def accept(self, answer: pdu.AssociateAC, max_send_length: int) -> None:
-        self.outgoing.set_limit(max_send_length)
+        self.sender.outgoing.set_limit(max_send_length)
         self._perform(self.provider.accept(answer))
 
     def reject(self, answer: pdu.AssociateRJ) -> None:
@@ -288,7 +280,7 @@ class AssociationProtocol(Protocol):
 
     def abort(self) -> None:
         """A-ABORT request; what is queued is dropped, as PS3.8 7.3 has it."""
-        self._drop_outgoing()
+        self.sender.drop()
         self._held = [] if self._held is not None else None
         if self.provider.state in (State.Sta1, State.Sta2, State.Sta13):
             self._close()
@@ -300,130 +292,21 @@ class AssociationProtocol(Protocol):
         if self.provider.state not in (State.Sta1, State.Sta13):
             self._perform(self.provider.violated(text, reason))
 
-    def send(self, message: OutgoingMessage) -> None:
+    def send(self, message: OutgoingMessage, *, soon: bool = False) -> None:
         """Send a message now, or as soon as those before it are through."""
         if not self.provider.may_send_data or self._disconnected:
             message.close()
             return
-        outgoing = self.outgoing
-        outgoing.put(message)
-        if self._producing:
-            return
-        if type(message.data) not in (bytes, type(None)):
-            self._start_producing()
-            return
-        self._write_some()
-        if outgoing or self._written > _WRITE_AHEAD:
-            self._start_producing()
+        self.sender.send(message, soon=soon)
 
     @property
-    def congested(self) -> bool:
-        """Whether the transport has more to send than it should hold."""
-        return self._producing
+    def octets_sent(self) -> int:
+        return self.sender.octets
 
-    def drained(self) -> Deferred[None]:
-        """Fires when the transport can take more, or is gone."""
-        deferred: Deferred[None] = Deferred()
-        if self._producing:
-            self._waiting_for_drain.append(deferred)
-        else:
-            deferred.callback(None)
-        return deferred
-
-    # --- sending
-
-    def _write(self, data: bytes) -> None:
-        self.octets_sent += len(data)
-        self._written += len(data)
-        self.transport.write(data)
-
-    def _write_some(self) -> bool:
-        """Write the next block of the queue. False where there was none."""
-        pieces = self._gather()
-        if not pieces:
-            return False
-        self._last_sent = self._reactor.seconds()
-        self._write(b"".join(pieces))
-        return True
-
-    def _gather(self) -> list[bytes | memoryview]:
-        try:
-            return self.outgoing.gather()
-        except SourceFailed as error:
-            self._drop_outgoing()
-            self.user.association_ended(AbortIndication(0, 0, by_us=True, violation=str(error)))
-            self.abort()
-            return []
-
-    def _start_producing(self) -> None:
-        self._producing = True
-        self._paused = False
-        if self._socket is not None:
-            self._registering = True
-            self.transport.registerProducer(self, False)
-            self._registering = False
-        else:
-            self.transport.registerProducer(self, True)
-            self.resumeProducing()
-
-    def _stop_producing(self) -> None:
-        if self._producing:
-            self._producing = False
-            self.transport.unregisterProducer()
-        waiting, self._waiting_for_drain = self._waiting_for_drain, []
-        for deferred in waiting:
-            deferred.callback(None)
-
-    def _drop_outgoing(self) -> None:
-        self.outgoing.clear()
-        self._stop_producing()
-
-    def resumeProducing(self) -> None:
-        """The transport has room; over plain TCP its buffer is empty."""
-        if self._socket is not None:
-            self._pull()
-        else:
-            self._push()
-
-    def _pull(self) -> None:
-        transport = self.transport
-        if self._registering:
-            # The buffer may still hold what was written before: wait until it is asked for more.
-            transport.startWriting()
-            return
-        self._written = 0
-        self._last_sent = self._reactor.seconds()
-        pieces = self._gather()
-        if not pieces:
-            self._stop_producing()
-            return
-        size = sum(map(len, pieces))
-        try:
-            assert self._socket is not None
-            sent = self._socket.sendmsg(pieces)
-        except OSError:
-            sent = 0  # full, or broken: the transport finds out which
-        self.octets_sent += sent
-        if sent < size:
-            self._write(_behind(pieces, sent))
-        elif self.outgoing:
-            transport.startWriting()
-        else:
-            self._stop_producing()
-
-    def _push(self) -> None:
-        self._paused = False
-        self._written = 0
-        while self._producing and not self._paused:
-            if not self._write_some():
-                self._stop_producing()
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def stopProducing(self) -> None:
-        """The transport is going away."""
-        self._producing = False
+    def _source_failed(self, why: str) -> None:
+        """A message that is begun cannot be completed, so nothing can follow it."""
+        self.user.association_ended(AbortIndication(0, 0, by_us=True, violation=why))
+        self.abort()
 
     # --- timers
 
@@ -439,7 +322,7 @@ class AssociationProtocol(Protocol):
         if self.provider.state in (State.Sta2, State.Sta13):
             self.provider.artim_expired()
         # Whoever has not closed by now may not keep the socket (PS3.8 9.1.5).
-        self._stop_producing()
+        self.sender.stop()
         if not self._disconnected:
             self.transport.abortConnection()
 
@@ -489,12 +372,12 @@ class AssociationProtocol(Protocol):
 
     def _current_limit(self) -> tuple[float, float, str] | None:
         """Since when we wait, how long we may, and for what."""
-        last = max(self._last_received, self._last_sent)
+        last = max(self._last_received, self.sender.last_progress)
         dimse, idle = self.timeouts.dimse, self.timeouts.idle
         if self.provider.state not in (State.Sta6, State.Sta7):
             return None
-        if self._producing and dimse is not None:
-            return self._last_sent, dimse, "the peer took no data"
+        if self.sender.blocked and dimse is not None:
+            return self.sender.last_progress, dimse, "the peer took no data"
         if self._held is not None:
             return None
         halfway = not (self.user.between_messages and self.provider.framer.between_pdus)
@@ -517,16 +400,3 @@ class AssociationProtocol(Protocol):
                 sent = pdu.decode(data[offset], body)
                 telemetry.emit(telemetry.PDUSent(self.number, sent.kind, length + 6, sent))
                 offset += length + 6
-
-
-def _behind(pieces: list[bytes | memoryview], sent: int) -> bytes:
-    """What is left of ``pieces`` when ``sent`` octets of them are gone."""
-    left = []
-    for piece in pieces:
-        size = len(piece)
-        if sent >= size:
-            sent -= size
-        else:
-            left.append(piece[sent:] if sent else piece)
-            sent = 0
-    return b"".join(left)
