@@ -28,6 +28,7 @@ from twisted_dimse.errors import (
     AssociationAborted,
     AssociationRejected,
     AssociationTimeout,
+    ConnectionFailed,
     ConnectionLost,
     ContextNotAccepted,
     DimseError,
@@ -134,7 +135,7 @@ class Association(ServiceUser):
         """The peer's TLS certificate, an `OpenSSL.crypto.X509`, or None."""
         transport: Any = self.protocol.transport
         get = getattr(transport, "getPeerCertificate", None)
-        return get() if get is not None else None
+        return get() if get is not None and transport.getHandle() is not None else None
 
     @property
     def user_identity(self) -> pdu.UserIdentity | None:
@@ -317,6 +318,11 @@ class Association(ServiceUser):
     def timed_out(self, what: str) -> None:
         self._end(AssociationTimeout(what))
 
+    def transport_failed(self, why: str) -> None:
+        """TLS failed, or the peer speaks another protocol."""
+        if not self._released:
+            self._end(ConnectionLost(why) if self.agreement else ConnectionFailed(why))
+
     def transport_closed(self) -> None:
         if self._reason is None and not self._released:
             self._reason = ConnectionLost("the connection closed without a release")
@@ -395,7 +401,7 @@ class Association(ServiceUser):
             incoming = None
         else:
             incoming = self._performer.request(context, command)
-        if command.has_data_set:
+        if self._assembler.expects_data:
             # Data that nobody asked for, behind a command that has none: taken, not kept.
             self._incoming = incoming or Incoming(DiscardingSink(), lambda _result: None)
 
@@ -520,7 +526,7 @@ class Association(ServiceUser):
             )
         how = "released" if reason is None else "aborted"
         by_us = isinstance(reason, (ProtocolViolation, AssociationTimeout))
-        if isinstance(reason, ConnectionLost):
+        if isinstance(reason, (ConnectionLost, ConnectionFailed)):
             how = "lost"
         elif isinstance(reason, AssociationAborted):
             by_us = reason.by_us

@@ -136,18 +136,26 @@ class _Attempt:
         self._seconds = seconds
         self._late = False
         self._cancelled = False
+        endpoint = peer.endpoint(reactor)
         self._deadline = reactor.callLater(seconds, self._expired) if seconds is not None else None
-        self._step: Deferred[Any] = peer.endpoint(reactor).connect(_OneAssociation(association))
+        self._step: Deferred[Any] = endpoint.connect(_OneAssociation(association))
         self.result: Deferred[Association] = Deferred(self._cancel)
         self._association = association
         self._step.addCallbacks(self._connected, self._not_connected)
 
     def _connected(self, _protocol: object) -> None:
         self._step = self._association.negotiated
+        self._step.addErrback(self._not_negotiated)
         self._step.addBoth(self._done)
 
     def _not_connected(self, failure: Failure) -> None:
         self._done(Failure(self._connection_error(failure)))
+
+    def _not_negotiated(self, failure: Failure) -> Failure:
+        """What failed under the association, TLS above all, is named with the peer."""
+        if failure.check(ConnectionFailed):
+            return Failure(ConnectionFailed(f"no connection to {self._peer}: {failure.value}"))
+        return failure
 
     def _done(self, result: Any) -> None:
         if self._deadline is not None and self._deadline.active():

@@ -14,6 +14,7 @@ look at one (PS3.5, PS3.10 7).
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import struct
@@ -21,7 +22,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from twisted_dimse.dimse.status import RESOURCE_LIMITATION
 from twisted_dimse.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, ElementScan
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 MAX_DATA_SET = 64 << 20  # of a data set that is held in memory, not of an instance
-_HEAD = 16384
+_HEAD, _LONGEST_HEAD = 4096, 1 << 20
 _PREAMBLE = 128
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -50,7 +51,6 @@ class NotDicom(ValueError):
     """A file in which no data set that could be sent was found."""
 
 
-@runtime_checkable
 class Source(Protocol):
     """An instance to send; `open` may be called more than once."""
 
@@ -104,10 +104,16 @@ class FileSource:
         Raises `NotDicom` where there is none, and `OSError`.
         """
         name = os.fspath(path)
-        with open(name, "rb", buffering=0) as file:
-            head = file.read(_HEAD)
-            size = os.fstat(file.fileno()).st_size
-        meta, offset = _file_meta(head)
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            head = os.read(descriptor, _HEAD)
+            size = os.fstat(descriptor).st_size
+            meta, offset = _file_meta(head)
+            if offset + 12 > len(head) and size > len(head):
+                head += os.read(descriptor, _LONGEST_HEAD)
+                meta, offset = _file_meta(head)
+        finally:
+            os.close(descriptor)
         syntax = _text(meta, 0x0010) or _guess_syntax(head[offset : offset + 12])
         if syntax is None:
             raise NotDicom(f"{name}: not a DICOM file")
@@ -166,8 +172,9 @@ def as_source(item: Any) -> Source:
     """
     if isinstance(item, (str, os.PathLike)):
         return FileSource.of(item)
-    if isinstance(item, Source):
-        return item
+    if isinstance(item, (FileSource, BytesSource, DatasetSource)) or hasattr(item, "open"):
+        source: Source = item
+        return source
     if hasattr(item, "SOPInstanceUID"):
         return DatasetSource(item, _syntax_of(item))
     raise TypeError(f"neither a path, a Dataset with a SOP Instance UID nor a source: {item!r}")
@@ -311,6 +318,7 @@ def _meta_element(element: int, vr: bytes, data: bytes, padding: bytes) -> bytes
     return _ELEMENT.pack(2, element, vr, len(data)) + data
 
 
+@functools.lru_cache(1024)
 def _meta_uid(element: int, uid: str) -> bytes:
     return _meta_element(element, b"UI", uid.encode("latin-1"), b"\x00")
 

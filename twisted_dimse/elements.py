@@ -33,9 +33,10 @@ MAX_VALUE = 1 << 16
 _PIXEL_DATA_GROUP = 0x7FE0
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_VRS = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
+_DELIMITER_GROUP = 0xFFFE
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_LONGEST_HEADER = 12
 _MAX_DEPTH = 256
 
 
@@ -58,7 +59,6 @@ class ElementScan:
         self._depth: list[bool] = []
         self._implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
         order = ">" if transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else "<"
-        self._tag_length = struct.Struct(order + "HHI")
         self._tag_vr = struct.Struct(order + "HH2sH")
         self._length = struct.Struct(order + "I")
         self._inflate = (
@@ -104,64 +104,59 @@ class ElementScan:
 
     def _scan(self, data: bytes | memoryview) -> None:
         offset, end = 0, len(data)
-        tag_length, tag_vr = self._tag_length.unpack_from, self._tag_vr.unpack_from
-        depth, wanted = self._depth, self._wanted
-        while offset < end:
-            if end - offset < 12:
-                break
-            implicit = depth[-1] if depth else self._implicit
-            group, element, length = tag_length(data, offset)
-            tag = group << 16 | element
-            value = offset + 8
-            vr = b""
-            if group == 0xFFFE:
-                if tag == _ITEM:
-                    # An item of defined length is skipped whole, one of undefined length entered.
-                    if length == _UNDEFINED:
-                        self._enter(implicit)
-                        offset = value
-                        continue
-                elif tag in (_ITEM_END, _SEQUENCE_END) and depth:
-                    depth.pop()
-                    offset = value
-                    continue
-                else:
-                    self._give_up()
-                    return
-            elif not implicit:
-                _, _, vr, length = tag_vr(data, offset)
-                if vr in _LONG_VRS:
-                    length = self._length.unpack_from(data, offset + 8)[0]
-                    value = offset + 12
-                elif not vr.isalpha() or not vr.isupper():
-                    self._give_up()
-                    return
-            if not depth and group >= _PIXEL_DATA_GROUP and group != 0xFFFE:
+        while end - offset >= _LONGEST_HEADER and not self.done:
+            group, tag, vr, length, value = self._header(data, offset)
+            if group == _DELIMITER_GROUP:
+                self._delimiter(tag, length)
+                offset = value if length == _UNDEFINED else value + length
+            elif group >= _PIXEL_DATA_GROUP and not self._depth:
                 self.done = True
-                return
-            if length == _UNDEFINED:
-                self._enter(implicit or vr == b"UN")
-                if self.done:
-                    return
+            elif length == _UNDEFINED:
+                self._enter(vr == b"" or vr == b"UN")
                 offset = value
-                continue
-            if not depth and tag in wanted:
-                if length > MAX_VALUE:
-                    self._give_up()
-                    return
-                if value + length > end:
+            elif tag in self._wanted and not self._depth:
+                if value + length > end and length <= MAX_VALUE:
                     break
-                if tag not in self.found:
-                    self._left -= 1
-                self.found[tag] = bytes(data[value : value + length]).rstrip(b"\x00 ")
-                if not self._left:
-                    self.done = True
-                    return
-            offset = value + length
+                self._take(tag, data[value : value + length], length)
+                offset = value + length
+            else:
+                offset = value + length
         if offset >= end:
             self._skip = offset - end
-        else:
+        elif not self.done:
             self._pending = bytes(data[offset:])
+
+    def _header(self, data: bytes | memoryview, offset: int) -> tuple[int, int, bytes, int, int]:
+        """Group, tag, VR (empty where implicit), length, and where the value begins."""
+        implicit = self._depth[-1] if self._depth else self._implicit
+        group, element, vr, length = self._tag_vr.unpack_from(data, offset)
+        tag = group << 16 | element
+        if vr in _SHORT_VRS and not implicit and group != _DELIMITER_GROUP:
+            return group, tag, vr, length, offset + 8
+        if implicit or group == _DELIMITER_GROUP:
+            return group, tag, b"", self._length.unpack_from(data, offset + 4)[0], offset + 8
+        if vr not in _LONG_VRS:
+            self._give_up()
+        return group, tag, vr, self._length.unpack_from(data, offset + 8)[0], offset + 12
+
+    def _delimiter(self, tag: int, length: int) -> None:
+        """An item of defined length is skipped whole, one of undefined length entered."""
+        if tag == _ITEM:
+            if length == _UNDEFINED:
+                self._enter(self._depth[-1] if self._depth else self._implicit)
+        elif tag in (_ITEM_END, _SEQUENCE_END) and self._depth:
+            self._depth.pop()
+        else:
+            self._give_up()
+
+    def _take(self, tag: int, value: bytes | memoryview, length: int) -> None:
+        if length > MAX_VALUE:
+            self._give_up()
+            return
+        if tag not in self.found:
+            self._left -= 1
+        self.found[tag] = bytes(value).rstrip(b"\x00 ")
+        self.done = not self._left
 
     def _enter(self, implicit: bool) -> None:
         if len(self._depth) >= _MAX_DEPTH:

@@ -12,6 +12,8 @@ again, so what `gather` gave must be sent or copied before it is called again.
 
 from __future__ import annotations
 
+import io
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
@@ -110,6 +112,9 @@ class Outgoing:
         self._used = 0
         while self.queue and room > 0 and len(pieces) < _MAX_PIECES:
             message = self.queue[0]
+            if message.data is None and not self._begun:
+                room -= self._add_whole(message, pieces)
+                continue
             if not self._begun:
                 self._begun = True
                 self._add(message.context_id, True, message.command, True, pieces)
@@ -125,6 +130,19 @@ class Outgoing:
                 if message.sent is not None:
                     message.sent(message.octets)
         return pieces
+
+    def _add_whole(self, message: OutgoingMessage, pieces: list[Buffer]) -> int:
+        """Add a message that has no data set, most of which are one small piece."""
+        command = message.command
+        size = len(command)
+        if size <= self._fragment:
+            pieces.append(p_data_header(message.context_id, True, True, size) + command)
+        else:
+            self._add(message.context_id, True, command, True, pieces)
+        self.queue.popleft()
+        if message.sent is not None:
+            message.sent(0)
+        return size
 
     def _add_data(self, message: OutgoingMessage, room: int, pieces: list[Buffer]) -> int:
         """Add what there is room for; 0 where that is not even one fragment."""
@@ -244,6 +262,8 @@ def _size_of(file: BinaryIO) -> int | None:
         return None
     try:
         here = file.tell()
+        if isinstance(file, io.FileIO):
+            return os.fstat(file.fileno()).st_size - here
         end = file.seek(0, 2)
         file.seek(here)
     except (OSError, ValueError, AttributeError):

@@ -127,7 +127,8 @@ class Performer:
         if message_id is None:
             raise ProtocolViolation(f"{command.name} without a message ID")
         request = Request(self._association, context, command)
-        self._check_window()
+        if self._outstanding:
+            self._check_window()
         refusal = self._refusal(context, command, message_id)
         if refusal is not None:
             return self._refuse(request, *refusal)
@@ -137,7 +138,8 @@ class Performer:
         if command["CommandField"] == commands.C_STORE_RQ:
             return self._store(request)
         if command.has_data_set:
-            return Incoming(CollectingSink(request.take_data), lambda got: self._call(request, got))
+            sink = CollectingSink(request.take_data)
+            return Incoming(sink, lambda collected: self._call(request, collected))
         self._call(request, None)
         return None
 
@@ -214,6 +216,9 @@ class Performer:
 
     def _finished(self, request: Request, result: Any) -> None:
         """Answer with what the handler gave, now or when it has it."""
+        if result is None or type(result) is int:
+            self._answer(result, request)
+            return
         if inspect.iscoroutine(result):
             result = Deferred.fromCoroutine(result)
         if isinstance(result, Deferred):
@@ -244,7 +249,7 @@ class Performer:
 
     def _interpret(self, request: Request, result: Any) -> tuple[int, Any, dict[str, Any]]:
         if result is None or result is True:
-            return 0, None, {}
+            return SUCCESS, None, {}
         if isinstance(result, Failure):
             return self._failed(request, result)
         if isinstance(result, tuple):
@@ -329,7 +334,7 @@ class Performer:
         self, request: Request, status: int, dataset: Any, elements: dict[str, Any]
     ) -> None:
         """The final response; it frees the message ID."""
-        message_id = request.message_id
+        message_id = request.command["MessageID"]
         if self._outstanding.get(message_id) is not request:
             return  # the association ended, or the operation was answered
         del self._outstanding[message_id]
@@ -346,24 +351,14 @@ class Performer:
         *,
         soon: bool = False,
     ) -> None:
-        command = request.command
         data = None
         if dataset is not None:
             data = encode_dataset(dataset, request.context.transfer_syntax)
-        response = {
-            "AffectedSOPClassUID": command.get("AffectedSOPClassUID")
-            or command.get("RequestedSOPClassUID"),
-            "CommandField": command["CommandField"] | commands.RESPONSE,
-            "MessageIDBeingRespondedTo": command["MessageID"],
-            "CommandDataSetType": commands.NO_DATA_SET
-            if data is None
-            else commands.DATA_SET_FOLLOWS,
-            "Status": status,
-            "AffectedSOPInstanceUID": command.get("AffectedSOPInstanceUID")
-            or command.get("RequestedSOPInstanceUID"),
-            "EventTypeID": command.get("EventTypeID"),
-            "ActionTypeID": command.get("ActionTypeID"),
-        }
+        response = _response_to(request.command)
+        response["Status"] = status
+        response["CommandDataSetType"] = (
+            commands.NO_DATA_SET if data is None else commands.DATA_SET_FOLLOWS
+        )
         if elements:
             response.update(elements)
         self._association.send_response(request.context.id, response, data, soon=soon)
@@ -396,6 +391,28 @@ _MANY = {
     commands.C_GET_RQ: "_get",
     commands.C_MOVE_RQ: "_move",
 }
+
+
+def _response_to(command: CommandSet) -> dict[str, Any]:
+    """What a response repeats of its request."""
+    field = command["CommandField"]
+    response: dict[str, Any] = {
+        "CommandField": field | commands.RESPONSE,
+        "MessageIDBeingRespondedTo": command["MessageID"],
+    }
+    get = command.get
+    class_uid = get("AffectedSOPClassUID") or get("RequestedSOPClassUID")
+    if class_uid:
+        response["AffectedSOPClassUID"] = class_uid
+    if field == commands.C_ECHO_RQ:
+        return response
+    instance_uid = get("AffectedSOPInstanceUID") or get("RequestedSOPInstanceUID")
+    if instance_uid:
+        response["AffectedSOPInstanceUID"] = instance_uid
+    for keyword in ("EventTypeID", "ActionTypeID"):
+        if keyword in command:
+            response[keyword] = command[keyword]
+    return response
 
 
 def _is_final(result: Any) -> bool:

@@ -21,13 +21,16 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_dimse import telemetry
 from twisted_dimse.outgoing import OutgoingMessage
 from twisted_dimse.sender import Sender, plain_socket
+from twisted_dimse.tls import words
 from twisted_dimse.upperlayer import pdu
 from twisted_dimse.upperlayer.framing import Fragment
 from twisted_dimse.upperlayer.provider import (
@@ -92,6 +95,8 @@ class User(Interface):
 
     def timed_out(self, what: str) -> None: ...
 
+    def transport_failed(self, why: str) -> None: ...
+
     def transport_closed(self) -> None: ...
 
     @property
@@ -104,6 +109,7 @@ class User(Interface):
     def between_messages(self) -> bool: ...
 
 
+@implementer(IHandshakeListener)
 class AssociationProtocol(Protocol):
     """One transport connection that carries one association, in either role.
 
@@ -143,7 +149,22 @@ class AssociationProtocol(Protocol):
         self._perform(self.provider.transport_opened())
         self._start_monitor()
 
+    def handshakeCompleted(self) -> None:
+        """TLS is agreed on; until now nothing of the peer's has come."""
+        if telemetry.subscribers:
+            connection = self.transport.getHandle()
+            negotiated = telemetry.TLSNegotiated(
+                self.number,
+                connection.get_protocol_version_name(),
+                connection.get_cipher_name(),
+                connection.get_peer_certificate() is not None,
+                self._reactor.seconds() - self._last_received,
+            )
+            telemetry.emit(negotiated)
+
     def dataReceived(self, data: bytes) -> None:
+        if not self.octets_received and self._is_strange(data):
+            return
         self.octets_received += len(data)
         self._last_received = self._reactor.seconds()
         events = self.provider.receive(data)
@@ -158,11 +179,13 @@ class AssociationProtocol(Protocol):
         finally:
             sender.corked = False
             sender.pump()
-        if self._buffer_size:
+        if self._buffer_size != _READ or len(data) == _READ:
             self._choose_buffer_size()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._disconnected = True
+        if why := self._why_lost(reason):
+            self.user.transport_failed(why)
         held, self._held = self._held, None
         # What had come before the end still counts, but nobody can be made to wait for it.
         for event in held or ():
@@ -174,7 +197,27 @@ class AssociationProtocol(Protocol):
         self.sender.stop()
         self.user.transport_closed()
 
+    def _is_strange(self, data: bytes) -> bool:
+        """Whether the first octets are those of another protocol; then that is the end."""
+        what = words.not_dicom(data[:5], requestor=self.provider.requestor)
+        if what:
+            self.octets_received += len(data)
+            self.user.transport_failed(what)
+            self._close()
+        return bool(what)
+
+    def _why_lost(self, reason: Failure) -> str:
+        """What TLS has to say about the end of the connection."""
+        explain = getattr(self.transport, "why_lost", None)
+        if explain is not None:
+            return str(explain(reason, heard=self.octets_received > 0))
+        if reason.check(ConnectionDone, ConnectionLost):
+            return ""
+        return words.of_error(reason.value, requestor=self.provider.requestor)
+
     def _choose_buffer_size(self) -> None:
+        if not self._buffer_size:
+            return
         size = _READ if self.user.between_messages else _READ_DATA_SET
         if size != self._buffer_size:
             self._buffer_size = size
@@ -238,6 +281,8 @@ class AssociationProtocol(Protocol):
 
     def _flush(self) -> None:
         """Send the PDUs that the provider has made: they follow what was written before."""
+        if not self.provider.has_data_to_send:
+            return
         data = self.provider.data_to_send()
         if data and not self._disconnected:
             self._note_control_pdus(data)
@@ -318,7 +363,9 @@ class AssociationProtocol(Protocol):
     def _artim_expired(self) -> None:
         self._artim = None
         if self.provider.state is State.Sta2:
-            self.user.timed_out(f"no A-ASSOCIATE-RQ within {self.timeouts.artim:g} s")
+            secured = getattr(self.transport, "handshake_done", True)
+            what = "A-ASSOCIATE-RQ" if secured else "TLS handshake"
+            self.user.timed_out(f"no {what} within {self.timeouts.artim:g} s")
         if self.provider.state in (State.Sta2, State.Sta13):
             self.provider.artim_expired()
         # Whoever has not closed by now may not keep the socket (PS3.8 9.1.5).

@@ -149,7 +149,10 @@ class Sender:
         if not pieces or self._socket is None:
             return 0
         try:
-            sent = self._socket.sendmsg(pieces)
+            if len(pieces) == 1:
+                sent = self._socket.send(pieces[0])
+            else:
+                sent = self._socket.sendmsg(pieces)
         except OSError:
             return 0  # full, or broken: the transport finds out which
         self.last_progress = self._seconds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from itertools import pairwise
 
@@ -107,7 +108,7 @@ def test_a_framer_is_between_pdus_at_their_ends_only() -> None:
 
 
 def test_a_fragment_is_a_slice_of_the_chunk_and_no_copy() -> None:
-    chunk = pdu.PDataTF((LAST,)).encode()
+    chunk = pdu.PDataTF((dataclasses.replace(LAST, fragment=bytes(1000)),)).encode()
     [part] = Framer().receive(chunk)
     assert isinstance(part, Fragment)
     assert isinstance(part.data, memoryview)

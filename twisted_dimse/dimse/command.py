@@ -76,9 +76,6 @@ ERROR_COMMENT_LENGTH = 64
 _NOT_IN_A_COMMENT = re.compile(r"[^ -\[\]-~]")
 
 _ELEMENT = struct.Struct("<HHI")
-_US_ELEMENT = struct.Struct("<HHIH")
-_UINT16 = struct.Struct("<H")
-_UINT32 = struct.Struct("<I")
 _TAG = struct.Struct("<HH")
 _GROUP_LENGTH = struct.Struct("<HHII")
 
@@ -125,14 +122,12 @@ def encode(command: Mapping[str, Any]) -> bytes:
 
     Raises `ValueError` for a keyword or a value that has no place in a command set.
     """
+    if None in command.values():
+        command = {keyword: value for keyword, value in command.items() if value is not None}
+    shape = tuple(command)
     try:
-        body = b"".join(
-            [
-                _ENCODERS[keyword](command[keyword])
-                for keyword in sorted(command, key=_ORDER.__getitem__)
-                if command[keyword] is not None
-            ]
-        )
+        steps = _STEPS.get(shape) or _steps(shape)
+        body = b"".join([step(command) for step in steps])
     except (KeyError, struct.error, AttributeError, TypeError) as error:
         raise ValueError(f"not a command set: {error!r}") from None
     return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
@@ -143,26 +138,71 @@ def decode(data: bytes | bytearray | memoryview) -> CommandSet:
 
     Raises `ProtocolViolation` for what is not a command set.
     """
+    data = bytes(data)
     command = CommandSet()
     offset, end = 0, len(data)
-    unpack = _ELEMENT.unpack_from
+    unpack, decoders = _ELEMENT.unpack_from, _DECODERS
     try:
         while offset < end:
             group, element, length = unpack(data, offset)
-            offset += 8
-            stop = offset + length
-            if group or stop > end:
-                _refuse(group, element, length, end - offset)
-            known = _DECODERS.get(element)
-            if known is not None:
-                keyword, decoder = known
-                command[keyword] = decoder(data, offset, stop)
-            offset = stop
+            start = offset + 8
+            offset = start + length
+            if group or offset > end:
+                _refuse(group, element, length, end - start)
+            if element in decoders:
+                keyword, is_us, decoder = decoders[element]
+                if is_us and length == 2:
+                    command[keyword] = data[start] | data[start + 1] << 8
+                else:
+                    command[keyword] = decoder(data[start:offset])
     except struct.error:
         raise ProtocolViolation(f"command set ends within an element at {offset}") from None
     if "CommandField" not in command:
         raise ProtocolViolation("command set without a Command Field")
     return command
+
+
+# How to encode the command sets of each shape that was met: one step for each run of US
+# elements, which are the most, and one for each element of another VR.
+Step = Callable[[Mapping[str, Any]], bytes]
+_STEPS: dict[tuple[str, ...], tuple[Step, ...]] = {}
+
+
+def _steps(shape: tuple[str, ...]) -> tuple[Step, ...]:
+    """Work out the steps of a shape, and remember them. Raises `KeyError` for a bad keyword."""
+    steps: list[Step] = []
+    run: list[str] = []
+    for keyword in sorted(shape, key=_ORDER.__getitem__):
+        if _VRS[keyword] == "US":
+            run.append(keyword)
+            continue
+        if run:
+            steps.append(_run_of_us(tuple(run)))
+            run = []
+        steps.append(_single(keyword))
+    if run:
+        steps.append(_run_of_us(tuple(run)))
+    _STEPS[shape] = tuple(steps)
+    return _STEPS[shape]
+
+
+def _single(keyword: str) -> Step:
+    encoder = _ENCODERS[keyword]
+    return lambda command: encoder(command[keyword])
+
+
+def _run_of_us(keywords: tuple[str, ...]) -> Step:
+    pack = struct.Struct("<" + "HHIH" * len(keywords)).pack
+    template = [part for keyword in keywords for part in (0, _ORDER[keyword], 2, 0)]
+    places = tuple(zip(range(3, len(template), 4), keywords, strict=True))
+
+    def step(command: Mapping[str, Any]) -> bytes:
+        fields = template.copy()
+        for place, keyword in places:
+            fields[place] = command[keyword]
+        return pack(*fields)
+
+    return step
 
 
 def _refuse(group: int, element: int, length: int, left: int) -> NoReturn:
@@ -217,13 +257,6 @@ def _padded(element: int, data: bytes) -> bytes:
     return _ELEMENT.pack(0, element, len(data)) + data
 
 
-def _encode_us(element: int) -> Callable[[int], bytes]:
-    def encode_us(value: int) -> bytes:
-        return _US_ELEMENT.pack(0, element, 2, value)
-
-    return encode_us
-
-
 def _encode_at(element: int) -> Callable[[Iterable[int]], bytes]:
     def encode_at(value: Iterable[int]) -> bytes:
         data = b"".join(_TAG.pack(tag >> 16, tag & 0xFFFF) for tag in value)
@@ -234,34 +267,28 @@ def _encode_at(element: int) -> Callable[[Iterable[int]], bytes]:
     return encode_at
 
 
-Octets = bytes | bytearray | memoryview
+def _decode_uid(data: bytes) -> str:
+    return data.rstrip(b"\x00 ").decode("latin-1")
 
 
-def _decode_uid(data: Octets, start: int, stop: int) -> str:
-    return bytes(data[start:stop]).rstrip(b"\x00 ").decode("latin-1")
+def _decode_text(data: bytes) -> str:
+    return data.strip(b"\x00 ").decode("latin-1")
 
 
-def _decode_text(data: Octets, start: int, stop: int) -> str:
-    return bytes(data[start:stop]).strip(b"\x00 ").decode("latin-1")
+def _decode_us(data: bytes) -> NoReturn:
+    raise ProtocolViolation(f"US command element of {len(data)} octets")
 
 
-def _decode_us(data: Octets, start: int, stop: int) -> int:
-    if stop - start != 2:
-        raise ProtocolViolation(f"US command element of {stop - start} octets")
-    return int(_UINT16.unpack_from(data, start)[0])
+def _decode_ul(data: bytes) -> int:
+    if len(data) != 4:
+        raise ProtocolViolation(f"UL command element of {len(data)} octets")
+    return int.from_bytes(data, "little")
 
 
-def _decode_ul(data: Octets, start: int, stop: int) -> int:
-    if stop - start != 4:
-        raise ProtocolViolation(f"UL command element of {stop - start} octets")
-    return int(_UINT32.unpack_from(data, start)[0])
-
-
-def _decode_at(data: Octets, start: int, stop: int) -> tuple[int, ...]:
-    if (stop - start) % 4:
-        raise ProtocolViolation(f"AT command element of {stop - start} octets")
-    pairs = (_TAG.unpack_from(data, offset) for offset in range(start, stop, 4))
-    return tuple(group << 16 | element for group, element in pairs)
+def _decode_at(data: bytes) -> tuple[int, ...]:
+    if len(data) % 4:
+        raise ProtocolViolation(f"AT command element of {len(data)} octets")
+    return tuple(group << 16 | element for group, element in _TAG.iter_unpack(data))
 
 
 def _encode_nothing(_value: object) -> bytes:
@@ -272,11 +299,10 @@ _ENCODER_OF_VR: dict[str, Callable[[int], Callable[[Any], bytes]]] = {
     "UI": _encode_uid,
     "AE": _encode_ae_title,
     "LO": _encode_comment,
-    "US": _encode_us,
     "AT": _encode_at,
     "UL": lambda _element: _encode_nothing,
 }
-_DECODER_OF_VR: dict[str, Callable[[Octets, int, int], Any]] = {
+_DECODER_OF_VR: dict[str, Callable[[bytes], Any]] = {
     "UI": _decode_uid,
     "AE": _decode_text,
     "LO": _decode_text,
@@ -284,7 +310,12 @@ _DECODER_OF_VR: dict[str, Callable[[Octets, int, int], Any]] = {
     "AT": _decode_at,
     "UL": _decode_ul,
 }
-_ENCODERS = {keyword: _ENCODER_OF_VR[vr](element) for element, keyword, vr in ELEMENTS}
-_DECODERS = {element: (keyword, _DECODER_OF_VR[vr]) for element, keyword, vr in ELEMENTS}
+_ENCODERS = {
+    keyword: _ENCODER_OF_VR[vr](element) for element, keyword, vr in ELEMENTS if vr != "US"
+}
+_DECODERS = {
+    element: (keyword, vr == "US", _DECODER_OF_VR[vr]) for element, keyword, vr in ELEMENTS
+}
 _ORDER = {keyword: element for element, keyword, _vr in ELEMENTS}
+_VRS = {keyword: vr for _element, keyword, vr in ELEMENTS}
 _KEYWORDS = frozenset(_ORDER)

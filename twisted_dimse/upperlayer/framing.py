@@ -22,6 +22,8 @@ from twisted_dimse.upperlayer import pdu
 
 MAX_ASSOCIATION_PDU = 1 << 20
 
+_SMALL = 512  # octets that cost less to copy than to keep a view of
+
 _PDU_HEADER = struct.Struct(">BxI")
 _PDV_HEADER = struct.Struct(">IBB")
 _PDU_AND_PDV_HEADER = struct.Struct(">BxIIBB")
@@ -72,6 +74,18 @@ class Framer:
             self._value_left -= size
             control = self._control
             return [Fragment(self._context_id, bool(control & 1), False, data, False)]
+        if 12 < size < _SMALL and self.between_pdus:
+            # Most command sets come as one P-DATA-TF with one value, and nothing else.
+            kind, length, value_length, context_id, control = _PDU_AND_PDV_HEADER.unpack_from(data)
+            if (
+                kind == pdu.P_DATA_TF
+                and length == size - 6 == value_length + 4
+                and not 0 < self.max_pdu_length < length
+                and not self.failed
+            ):
+                if self.on_p_data is not None:
+                    self.on_p_data(length)
+                return [Fragment(context_id, bool(control & 1), bool(control & 2), data[12:])]
         if self.failed:
             return []
         parts: list[Fragment | pdu.PDU] = []

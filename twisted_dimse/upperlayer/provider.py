@@ -126,6 +126,10 @@ class Provider:
         """Whether a P-DATA request has an action now (DT-1, AR-7)."""
         return self.state in _DATA_MAY_BE_SENT
 
+    @property
+    def has_data_to_send(self) -> bool:
+        return bool(self._out)
+
     def data_to_send(self) -> bytes:
         """Take the PDUs that are due to the peer. P-DATA-TFs are not among them: the user
         encodes those, while `may_send_data`."""
@@ -181,7 +185,7 @@ class Provider:
         """Octets from the peer."""
         if self.state is State.Sta1:
             return []
-        violation = None
+        violation: ProtocolViolation | None = None
         try:
             parts = self.framer.receive(data)
         except ProtocolViolation as error:

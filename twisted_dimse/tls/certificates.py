@@ -1,0 +1,133 @@
+"""Key and certificate files: read, checked against each other, and put into a context.
+
+    files = Files(key="server.key", cert="server.pem", ca="clients.pem")
+    files.load_into(context, verify=True)       # ValueError: one line that names the file
+    files.signature()                           # differs as soon as a file does
+
+All are PEM. A key that needs a passphrase is refused; nobody is asked for it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL, crypto
+
+from twisted_dimse.tls import words
+
+Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Paths, empty where there is none: our key, our certificate with those between it and its
+    authority behind it, and the authorities whose certificates we take."""
+
+    key: str = ""
+    cert: str = ""
+    ca: str = ""
+
+    @classmethod
+    def of(cls, key: str = "", cert: str = "", ca: str = "") -> Files:
+        """A key and its certificate may stand in one file."""
+        return cls(key or cert, cert or key, ca)
+
+    def signature(self) -> Signature:
+        """What changes when a file does: some 5 microseconds."""
+        return tuple(_signature(path) for path in (self.key, self.cert, self.ca))
+
+    def load_into(self, context: SSL.Context, *, verify: bool, server: bool) -> None:
+        """Put what the files hold into ``context``, the authorities only to ``verify``.
+
+        Raises `ValueError`, with the file and what is wrong with it.
+        """
+        if self.cert:
+            self._load_own(context)
+        if verify:
+            self._load_authorities(context, server)
+
+    def expired(self) -> str:
+        """The day on which our own certificate ran out, empty where it has not."""
+        end = certificates(self.cert)[0].not_valid_after_utc
+        return f"{end:%Y-%m-%d}" if end < datetime.now(UTC) else ""
+
+    def _load_own(self, context: SSL.Context) -> None:
+        own, *chain = certificates(self.cert)
+        key = _private_key(self.key)
+        try:
+            context.use_certificate(_pyopenssl(own))
+            for certificate in chain:
+                context.add_extra_chain_cert(_pyopenssl(certificate))
+            context.use_privatekey(crypto.PKey.from_cryptography_key(key))
+            context.check_privatekey()
+        except (SSL.Error, TypeError) as error:
+            raise ValueError(_misfit(self, error)) from None
+
+    def _load_authorities(self, context: SSL.Context, server: bool) -> None:
+        if not self.ca:
+            context.set_default_verify_paths()
+            return
+        store: Any = context.get_cert_store()
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        for certificate in certificates(self.ca):
+            store.add_cert(_pyopenssl(certificate))
+            if server:
+                context.add_client_ca(_pyopenssl(certificate))
+
+
+def certificates(path: str) -> list[x509.Certificate]:
+    """The certificates in a PEM file. Raises `ValueError` where it has none, or broken ones."""
+    octets = _read(path)
+    if b"-----BEGIN" not in octets:
+        raise ValueError(f"{path}: not a PEM file")
+    try:
+        return x509.load_pem_x509_certificates(octets)
+    except ValueError:
+        raise ValueError(f"{path}: no certificate in it, or a broken one") from None
+
+
+def _private_key(path: str) -> Any:
+    octets = _read(path)
+    try:
+        return load_pem_private_key(octets, password=None)
+    except TypeError:
+        raise ValueError(
+            f"{path}: the key is encrypted; take the passphrase off (openssl pkey) "
+            "and guard the file by its permissions"
+        ) from None
+    except Exception:
+        raise ValueError(f"{path}: no private key in it, or a broken one") from None
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+
+
+def _misfit(files: Files, error: Exception) -> str:
+    reasons = " ".join(words.reasons(error))
+    if "mismatch" in reasons or not reasons:
+        return f"{files.key}: not the key of the certificate in {files.cert}"
+    if "too small" in reasons or "md too weak" in reasons:
+        return f"{files.cert}: too weak for the profile ({reasons})"
+    return f"{files.cert}: {reasons}"
+
+
+def _pyopenssl(certificate: x509.Certificate) -> crypto.X509:
+    return crypto.X509.from_cryptography(certificate)
+
+
+def _signature(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

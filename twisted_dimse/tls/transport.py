@@ -1,0 +1,98 @@
+"""The TLS transport of ours: it looks at the first octet, and knows why it ended.
+
+What is not TLS is known from its first octet, however slowly the rest comes, and closed at once.
+The words are for `protocol.AssociationProtocol`, which asks for them when the connection is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from twisted_dimse.tls import words
+from twisted_dimse.tls.connections import ClientConnections, Handshake, ServerConnections
+
+# A fatal alert, protocol_version, in a TLS 1.2 record (RFC 8446 6): what any TLS client and our own
+# plain one understand.
+_NOT_TLS = bytes.fromhex("15 03 03 00 02 02 46")
+
+
+class TLSTransport(BufferingTLSTransport):
+    """TLS for one connection. Its connection creator sets `handshake`."""
+
+    transport: Any
+    handshake: Handshake
+    strange = ""  # what the peer speaks instead of TLS
+    _untouched = True
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._untouched and data:
+            self._untouched = False
+            self.strange = words.not_tls(data[:5], requestor=self.handshake.requestor)
+            if self.strange and not self.handshake.requestor:
+                self.transport.write(_NOT_TLS)
+        if self.strange:
+            self.transport.loseConnection()
+        else:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    @property
+    def connection(self) -> Any:
+        """OpenSSL's connection; None once all is over."""
+        return self.getHandle()  # type: ignore[no-untyped-call]
+
+    @property
+    def handshake_done(self) -> bool:
+        """Whether the peer has proven that it read all of the handshake."""
+        connection = self.connection
+        return connection is not None and connection.get_peer_finished() is not None
+
+    def why_lost(self, reason: Failure, *, heard: bool) -> str:
+        """Why the connection ended, in words; empty where TLS has nothing to say about it.
+
+        ``heard`` says that the peer's own octets came through.
+        """
+        handshake, done = self.handshake, self.handshake_done
+        known = self.strange or handshake.refusal
+        if known:
+            return known
+        if reason.check(SSL.Error):
+            return self._failed(reason.value)
+        if heard or (self._untouched and not handshake.requestor):
+            return ""
+        return words.hung_up(
+            requestor=handshake.requestor,
+            handshake_done=done,
+            own_certificate=handshake.own_certificate,
+        )
+
+    def _failed(self, error: BaseException | None) -> str:
+        handshake = self.handshake
+        connection = self.connection
+        return words.tls_failure(
+            words.reasons(error),
+            requestor=handshake.requestor,
+            certificate_seen=connection is not None
+            and connection.get_peer_certificate() is not None,
+            own_certificate=handshake.own_certificate,
+            allowed=handshake.allowed,
+        )
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Wraps the protocols of a factory in `TLSTransport`."""
+
+    protocol = TLSTransport
+
+    def __init__(
+        self,
+        connections: ServerConnections | ClientConnections,
+        wrapped: IProtocolFactory,
+        reactor: Any,
+    ) -> None:
+        creator: Any = connections
+        super().__init__(creator, isinstance(connections, ClientConnections), wrapped, reactor)
