@@ -501,6 +501,15 @@ class Association(ServiceUser):
         seconds = self.seconds() - self._begun
         if telemetry.subscribers:
             self._emit_end(seconds)
+        if isinstance(reason, ConnectionFailed):
+            _log.info(
+                "association {number}, {peer} at {address}: {why}",
+                number=self.number,
+                peer=self.peer or "nobody",
+                address=self.address,
+                why=str(reason),
+            )
+            return
         how = "released" if reason is None else str(reason)
         octets = protocol.octets_received + protocol.octets_sent
         _log.info(

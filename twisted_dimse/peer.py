@@ -16,6 +16,9 @@ _HOST_PORT = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]@]+)):(?P<port>\d{1,5})"
 )
 
+# The options of a dicomtls: endpoint, whose colons inside values are escaped.
+_DICOMTLS = re.compile(r"(?<!\\):\w+=.*", re.DOTALL)
+
 
 def valid_ae_title(title: str) -> bool:
     """1 to 16 characters of ISO 646 without control characters and backslash, not only spaces
@@ -84,4 +87,7 @@ class Peer:
             raise ValueError(f"{self.address!r} is not a client endpoint: {error}") from None
 
     def __str__(self) -> str:
-        return f"{self.ae_title}@{self.address}"
+        where = str(self.address)
+        if where.startswith("dicomtls:"):  # the files behind host and port are for nobody to read
+            where = _DICOMTLS.sub("", where)
+        return f"{self.ae_title}@{where}"

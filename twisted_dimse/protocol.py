@@ -203,6 +203,7 @@ class AssociationProtocol(Protocol):
         if what:
             self.octets_received += len(data)
             self.user.transport_failed(what)
+            self._perform(self.provider.violated(what, reason=1))
             self._close()
         return bool(what)
 

@@ -49,6 +49,7 @@ class TLSServerEndpoint:
         if isinstance(factory, HAProxyWrappingFactory):
             # `haproxy:` puts its wrapper inside; no balancer puts the header there.
             factory = type(factory)(self._wrap(factory.wrappedFactory))
+            factory.noisy = False
         else:
             factory = self._wrap(factory)
         listening: Deferred[Any] = self._tcp.listen(factory)

@@ -101,7 +101,7 @@ def other_host(host: str, names: Iterable[str], subject: str) -> str:
             "It has to be issued anew, with one"
         )
     return (
-        f"its certificate is for {known} and not for {host}. Connect by that name, "
+        f"its certificate is for {known} and not for {host}. Connect by such a name, "
         "or say which to expect (hostname= in an endpoint)"
     )
 
@@ -127,7 +127,7 @@ def tls_failure(
     for reason in reversed(said):
         _, alert, what = reason.partition("alert ")
         text = (
-            _alert(what, requestor and certificate_seen and not own_certificate, allowed)
+            _alert(what, requestor, certificate_seen and not own_certificate, allowed)
             if alert
             else _own_reason(reason, requestor, allowed)
         )
@@ -151,9 +151,10 @@ def reasons(error: BaseException | None) -> list[str]:
     return [str(error) or type(error).__name__]
 
 
-def _alert(what: str, may_want_certificate: bool, allowed: str) -> str:
+def _alert(what: str, requestor: bool, may_want_certificate: bool, allowed: str) -> str:
     """What the peer told us (RFC 8446 6.2)."""
-    if what == "certificate required" or (what == "handshake failure" and may_want_certificate):
+    wants = what == "handshake failure" and requestor and may_want_certificate
+    if wants or what == "certificate required":
         return f"it asks for a certificate of ours. {_GIVE_CERTIFICATE}"
     if what in ("handshake failure", "insufficient security", "illegal parameter"):
         return f"it shares no TLS cipher suite with us{allowed}"
@@ -167,6 +168,8 @@ def _alert(what: str, may_want_certificate: bool, allowed: str) -> str:
         return "it says that our certificate is revoked"
     if what in ("bad certificate", "certificate unknown", "unsupported certificate"):
         return f"it refused our certificate ({what})"
+    if what == "internal error" and not requestor:
+        return "it broke off the handshake. Is our certificate for the name that it called?"
     if what == "unrecognized name":
         return "it has no certificate for the host name that we asked for"
     return f"it ended TLS ({what})"
