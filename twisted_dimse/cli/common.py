@@ -72,6 +72,66 @@ class Common:
         click.echo(f"dimse: {text}", err=True)
 
 
+@dataclass(frozen=True)
+class TLS:
+    """What ``--tls`` and its companions say."""
+
+    wanted: bool
+    ca: str | None
+    cert: str | None
+    key: str | None
+    insecure: bool
+
+    def applied_to(self, peer: Peer) -> Peer:
+        """The peer with TLS where it is asked for; endpoints are looked at before they are used."""
+        where = peer.host_and_port()
+        given = self._options()
+        if not self.wanted:
+            if given:
+                raise click.UsageError(f"--{next(iter(given))} goes with --tls.")
+            if where is None:
+                _check_endpoint(peer)
+            return peer
+        if where is None:
+            raise click.UsageError(
+                f"--tls goes with a peer given by host and port, not with {peer.address}."
+            )
+        return Peer(peer.ae_title, self._endpoint(*where, given))
+
+    def _options(self) -> dict[str, str]:
+        words = {"ca": self.ca, "cert": self.cert, "key": self.key}
+        given = {name: path for name, path in words.items() if path is not None}
+        return {**given, "insecure": ""} if self.insecure else given
+
+    def _endpoint(self, host: str, port: int, given: dict[str, str]) -> str:
+        """The endpoint string; its files are read once here, so that the option is named."""
+        from twisted.internet import reactor
+        from twisted.internet.endpoints import quoteStringArgument
+
+        from twisted_dimse.tls.endpoints import ClientParser
+
+        words = {name: path for name, path in given.items() if name != "insecure"}
+        if self.insecure:
+            words["verify"] = "none"
+        try:
+            ClientParser().parseStreamClient(reactor, host, str(port), **words)
+        except ValueError as error:
+            at_fault = [name for name, path in words.items() if str(error).startswith(f"{path}:")]
+            option = at_fault[0] if at_fault else "tls"
+            raise click.UsageError(f"--{option} {error}.") from None
+        options = [f"{name}={quoteStringArgument(path)}" for name, path in words.items()]
+        return ":".join(["dicomtls", quoteStringArgument(host), str(port), *options])
+
+
+def _check_endpoint(peer: Peer) -> None:
+    from twisted.internet import reactor
+
+    try:
+        peer.endpoint(reactor)
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from None
+
+
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every command with a peer has."""
     for option in reversed(_OPTIONS):
@@ -82,6 +142,11 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 _OPTIONS = [
     click.option("--calling", "-aet", "--calling-aet", metavar="AET", help="Our AE title.", default=DEFAULT_CALLING, show_default=True),  # noqa: E501
     click.option("--called", "-aec", "--called-aet", metavar="AET", help="The peer's AE title, where it is given as HOST PORT.  [default: ANY-SCP]"),  # noqa: E501
+    click.option("--tls", is_flag=True, help="Speak TLS with a peer given by host and port."),
+    click.option("--ca", metavar="FILE", help="With --tls: take the peer's certificate if these authorities vouch for it.  [default: those of this machine]"),  # noqa: E501
+    click.option("--cert", metavar="FILE", help="With --tls: our certificate, for peers that ask for one."),  # noqa: E501
+    click.option("--key", "key_file", metavar="FILE", help="With --tls: its key.  [default: in the same file]"),  # noqa: E501
+    click.option("--insecure", is_flag=True, help="With --tls: whoever answers is taken for the peer."),  # noqa: E501
     click.option("--user", metavar="NAME", help="Identify as this user."),
     click.option("--password-file", metavar="FILE", help="The user's passcode stands in this file."),  # noqa: E501
     click.option("--timeout", "-to", "-ta", "-td", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for the association, and for each answer.", default=30.0, show_default=True),  # noqa: E501
@@ -110,7 +175,9 @@ def take_common(words: Sequence[str], options: dict[str, Any]) -> tuple[Common, 
     called, config = options.pop("called"), options.pop("config")
     if not valid_ae_title(options["calling"]):
         raise click.UsageError(f"--calling {options['calling']}: not an AE title.")
+    secure = TLS(*(options.pop(name) for name in ("tls", "ca", "cert", "key_file", "insecure")))
     peer, rest = find_peer(words, called, config)
+    peer = secure.applied_to(peer)
     return Common(peer, **{name: options.pop(name) for name in _NAMES}), rest
 
 
