@@ -98,6 +98,7 @@ class Association(ServiceUser):
         # Fires once, for `client.connect`; cancelling it aborts.
         self.negotiated: Deferred[Association] = Deferred(lambda _: self.abort())
         self._contexts: dict[int, AcceptedContext] = {}
+        self._contexts_as_scu: dict[str, list[AcceptedContext]] = {}
         self._assembler = Assembler()
         self._incoming: Incoming | None = None
         self._performer = Performer(self, self.handler)
@@ -219,6 +220,10 @@ class Association(ServiceUser):
         self.window = agreement.window
         self._invocations.limit = agreement.window.invoked
         self._contexts = dict(agreement.contexts)
+        self._contexts_as_scu = {}
+        for context in self._contexts.values():
+            if context.scu:
+                self._contexts_as_scu.setdefault(context.abstract_syntax, []).append(context)
         if telemetry.subscribers:
             telemetry.emit(
                 telemetry.AssociationNegotiated(
@@ -428,8 +433,7 @@ class Association(ServiceUser):
         return None
 
     def _contexts_for(self, abstract_syntax: str) -> list[AcceptedContext]:
-        contexts = self._contexts.values()
-        return [c for c in contexts if c.abstract_syntax == abstract_syntax and c.scu]
+        return self._contexts_as_scu.get(abstract_syntax, [])
 
     def _context_of(self, choice: str | int) -> AcceptedContext:
         if isinstance(choice, int):
@@ -479,6 +483,8 @@ class Association(ServiceUser):
 
     def _error_of(self, indication: AbortIndication) -> DimseError:
         if indication.lost:
+            if self.requestor and self.agreement is None:
+                return ConnectionLost("it hung up without an answer. Perhaps this port takes TLS")
             return ConnectionLost("the connection was lost")
         if not indication.by_us:
             return AssociationAborted(indication.source, indication.reason)
