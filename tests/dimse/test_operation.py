@@ -29,6 +29,21 @@ def test_an_operation_begins_at_once_where_the_window_has_room() -> None:
     assert begun == [("a", 1), ("b", 2)]
 
 
+def test_without_a_window_one_operation_is_outstanding_at_a_time() -> None:
+    begun = Begun()
+    invocations = Invocations(begun)
+    invocations.submit("a")
+    invocations.submit("b")
+    assert begun == [("a", 1)]
+
+
+def test_what_is_outstanding_and_what_waits_is_counted_together() -> None:
+    invocations, _begun = window(1)
+    for count, name in enumerate("abc", 1):
+        invocations.submit(name)
+        assert len(invocations) == count
+
+
 def test_what_does_not_fit_the_window_waits_and_begins_in_order() -> None:
     invocations, begun = window(1)
     for name in "abc":

@@ -115,6 +115,21 @@ def test_a_fragment_is_a_slice_of_the_chunk_and_no_copy() -> None:
     assert part.data.obj is chunk
 
 
+@pytest.mark.parametrize("is_command", [False, True])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_each_slice_of_a_value_says_whether_it_is_of_a_command(
+    is_command: bool, is_last: bool
+) -> None:
+    framer = Framer()
+    octets = p_data_header(7, is_command, is_last, 100) + bytes(100)
+    parts = received(framer, [octets[:50], octets[50:90], octets[90:]])
+    assert [part[:3] for part in parts if isinstance(part, Fragment)] == [
+        (7, is_command, False),
+        (7, is_command, False),
+        (7, is_command, is_last),
+    ]
+
+
 def test_a_chunk_inside_a_value_is_handed_on_as_it_is() -> None:
     framer = Framer()
     octets = p_data_header(1, False, True, 100) + bytes(100)
@@ -140,11 +155,12 @@ def test_two_values_of_the_same_kind_in_one_pdu_are_taken() -> None:
     assert whole(parts) == [(1, False, False, b"data"), (1, False, True, LAST.fragment)]
 
 
+@pytest.mark.parametrize("is_command", [False, True])
 @pytest.mark.parametrize("is_last", [False, True])
-def test_a_value_without_a_fragment_is_taken(is_last: bool) -> None:
-    empty = pdu.PresentationDataValue(7, False, is_last, b"")
+def test_a_value_without_a_fragment_is_taken(is_command: bool, is_last: bool) -> None:
+    empty = pdu.PresentationDataValue(7, is_command, is_last, b"")
     parts = Framer().receive(pdu.PDataTF((empty, DATA)).encode())
-    assert whole(parts) == [(7, False, is_last, b""), (1, False, False, b"data")]
+    assert whole(parts) == [(7, is_command, is_last, b""), (1, False, False, b"data")]
 
 
 def test_bits_2_to_7_of_the_control_header_are_not_tested() -> None:
