@@ -85,7 +85,7 @@ class Operation:
         self.disowned = False
         self.begun = 0.0
         self.octets = 0
-        self.deferred: Deferred[Any] = Deferred()
+        self.deferred: Deferred[Any] | None = None  # once it is submitted
 
     @property
     def field(self) -> int:
@@ -101,7 +101,7 @@ class Operation:
 
     def end(self, result: Any) -> None:
         """Fire the Deferred, unless nobody waits for it any more."""
-        if not self.disowned:
+        if not self.disowned and self.deferred is not None:
             self.disowned = True
             self.deferred.callback(result)
 
@@ -503,11 +503,12 @@ class ServiceUser:
         refusal = self._refusal()
         if refusal is not None:
             return fail(refusal)
-        operation.deferred = Deferred(lambda _deferred: self._disown(operation))
+        deferred: Deferred[Any] = Deferred(lambda _deferred: self._disown(operation))
+        operation.deferred = deferred
         for queue in self._queues:
             queue.go_on()  # what reads slowly may not hold up what comes after it
         self._invocations.submit(operation)
-        return operation.deferred
+        return deferred
 
     def _begin(self, operation: Operation, message_id: int) -> None:
         operation.message_id = message_id

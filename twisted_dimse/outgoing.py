@@ -67,6 +67,7 @@ class Outgoing:
     def __init__(self, limit: int = 0) -> None:
         self.queue: deque[OutgoingMessage] = deque()
         self._reader: _BytesReader | _FileReader | None = None
+        self.on_pdu: Callable[[int], None] | None = None  # told the size of each P-DATA-TF
         self._begun = False
         self._buffer: memoryview | None = None
         self._used = 0
@@ -135,7 +136,7 @@ class Outgoing:
         """Add a message that has no data set, most of which are one small piece."""
         command = message.command
         size = len(command)
-        if size <= self._fragment:
+        if size <= self._fragment and self.on_pdu is None:
             pieces.append(p_data_header(message.context_id, True, True, size) + command)
         else:
             self._add(message.context_id, True, command, True, pieces)
@@ -182,6 +183,9 @@ class Outgoing:
         self, context_id: int, is_command: bool, data: Buffer, is_last: bool, pieces: list[Buffer]
     ) -> None:
         size, end = self._fragment, len(data)
+        if self.on_pdu is not None:
+            for start in range(0, end or 1, size):
+                self.on_pdu(min(size, end - start) + 12)
         if end <= size:
             pieces.append(p_data_header(context_id, is_command, is_last, end))
             pieces.append(data)

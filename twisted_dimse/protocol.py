@@ -124,6 +124,7 @@ class AssociationProtocol(Protocol):
         self.timeouts = timeouts
         self.sender = Sender(reactor, self._source_failed)
         self.octets_received = 0
+        self._subscribers: tuple[telemetry.Subscriber, ...] = ()
         self.number = 0
         self._reactor = reactor
         self._held: list[ProviderEvent] | None = None  # events that wait while we are paused
@@ -166,6 +167,8 @@ class AssociationProtocol(Protocol):
         if not self.octets_received and self._is_strange(data):
             return
         self.octets_received += len(data)
+        if telemetry.subscribers is not self._subscribers:
+            self._watch_pdus()
         self._last_received = self._reactor.seconds()
         events = self.provider.receive(data)
         if self._held is not None:
@@ -438,6 +441,19 @@ class AssociationProtocol(Protocol):
         return last, idle, "nothing happened"
 
     # --- telemetry
+
+    def _watch_pdus(self) -> None:
+        """Report each PDU while somebody subscribes, and none otherwise."""
+        self._subscribers = telemetry.subscribers
+        watched = bool(self._subscribers)
+        self.provider.framer.on_pdu = self._note_received if watched else None
+        self.sender.outgoing.on_pdu = self._note_p_data_sent if watched else None
+
+    def _note_received(self, kind: int, octets: int, received: pdu.PDU | None) -> None:
+        telemetry.emit(telemetry.PDUReceived(self.number, kind, octets, received))
+
+    def _note_p_data_sent(self, octets: int) -> None:
+        telemetry.emit(telemetry.PDUSent(self.number, pdu.P_DATA_TF, octets))
 
     def _note_control_pdus(self, data: bytes) -> None:
         if telemetry.subscribers:

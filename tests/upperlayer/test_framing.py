@@ -174,14 +174,24 @@ def test_nothing_received_is_nothing() -> None:
 
 
 @given(p_data)
-def test_each_p_data_pdu_is_counted_with_its_length(value: pdu.PDataTF) -> None:
-    lengths: list[int] = []
+def test_each_pdu_is_told_with_its_size_and_all_but_p_data_with_what_it_is(
+    value: pdu.PDataTF,
+) -> None:
+    told: list[tuple[int, int, pdu.PDU | None]] = []
     framer = Framer()
-    framer.on_p_data = lengths.append
+    framer.on_pdu = lambda *pdu: told.append(pdu)
     octets = value.encode()
-    for octet in octets * 2:
+    for octet in octets * 2 + pdu.ReleaseRQ().encode():
         framer.receive(bytes((octet,)))
-    assert lengths == [len(octets) - 6] * 2
+    in_one_piece = Framer()
+    in_one_piece.on_pdu = lambda *pdu: told.append(pdu)
+    in_one_piece.receive(octets)
+    assert told == [
+        (4, len(octets), None),
+        (4, len(octets), None),
+        (5, 10, pdu.ReleaseRQ()),
+        (4, len(octets), None),
+    ]
 
 
 @pytest.mark.parametrize(("is_command", "is_last"), [(0, 0), (0, 1), (1, 0), (1, 1)])

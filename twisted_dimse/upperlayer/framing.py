@@ -45,13 +45,14 @@ class Framer:
 
     `max_pdu_length` is what we told the peer (PS3.8 D.1), 0 for no limit. Once `receive` has
     raised `ProtocolViolation` the stream has no known boundary any more, and later octets are
-    dropped. `on_p_data`, if set, is told the length of each P-DATA-TF.
+    dropped. `on_pdu`, if set, is told the type and size of each PDU, and the PDU itself unless it is a
+    P-DATA-TF, at whose header it is called.
     """
 
     def __init__(self, max_pdu_length: int = 0) -> None:
         self.max_pdu_length = max_pdu_length
         self.failed = False
-        self.on_p_data: Callable[[int], None] | None = None
+        self.on_pdu: Callable[[int, int, pdu.PDU | None], None] | None = None
         self._header = b""  # an incomplete header
         self._kind = 0  # type of the control PDU under way
         self._body = bytearray()
@@ -83,8 +84,8 @@ class Framer:
                 and not 0 < self.max_pdu_length < length
                 and not self.failed
             ):
-                if self.on_p_data is not None:
-                    self.on_p_data(length)
+                if self.on_pdu is not None:
+                    self.on_pdu(kind, size, None)
                 return [Fragment(context_id, bool(control & 1), bool(control & 2), data[12:])]
         if self.failed:
             return []
@@ -163,8 +164,8 @@ class Framer:
             if length < 6:
                 raise ProtocolViolation(f"P-DATA-TF of {length} octets without a value")
             self._pdu_left = length
-            if self.on_p_data is not None:
-                self.on_p_data(length)
+            if self.on_pdu is not None:
+                self.on_pdu(kind, length + 6, None)
         else:
             if length > MAX_ASSOCIATION_PDU:
                 raise ProtocolViolation(
@@ -182,7 +183,10 @@ class Framer:
         self._body_left -= stop - offset
         if not self._body_left:
             body, self._body = self._body, bytearray()
-            parts.append(pdu.decode(self._kind, bytes(body)))
+            part = pdu.decode(self._kind, bytes(body))
+            parts.append(part)
+            if self.on_pdu is not None:
+                self.on_pdu(self._kind, len(body) + 6, part)
         return stop
 
     def _check_first_octet(self, kind: int) -> None:
