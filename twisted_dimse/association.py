@@ -62,7 +62,7 @@ class Association(ServiceUser):
     """One association. Made by `client.connect` and `server.AssociationFactory`.
 
     `calling_ae_title`, `called_ae_title`, `address`: who talks to whom. `accepted`, `window`,
-    `agreement`: what was agreed. `peer_certificate`: the peer's, as pyOpenSSL has it, or None.
+    `agreement`: what was agreed. `peer_certificate`: that of TLS, or None.
     `user_identity` is what the requestor sent, `user_identity_response` what it was answered.
     `closed` is a Deferred that fires with None after a release, and with the `DimseError` that
     ended the association otherwise.
@@ -133,10 +133,12 @@ class Association(ServiceUser):
 
     @property
     def peer_certificate(self) -> Any:
-        """The peer's TLS certificate, an `OpenSSL.crypto.X509`, or None."""
-        transport: Any = self.protocol.transport
-        get = getattr(transport, "getPeerCertificate", None)
-        return get() if get is not None and transport.getHandle() is not None else None
+        """The peer's TLS certificate, a `cryptography.x509.Certificate`, or None: without TLS,
+        without a certificate, and when the connection is gone."""
+        get_handle = getattr(self.protocol.transport, "getHandle", None)
+        connection = get_handle() if get_handle is not None else None
+        get = getattr(connection, "get_peer_certificate", None)
+        return get(as_cryptography=True) if get is not None else None
 
     @property
     def user_identity(self) -> pdu.UserIdentity | None:

@@ -119,11 +119,12 @@ def connect(
 
 
 def _roles_for_get(contexts: Iterable[PresentationContext]) -> dict[str, str]:
-    """Where a C-GET is proposed, we are SCP of the storage classes beside it (PS3.4 C.5.3)."""
+    """Where a C-GET is proposed, we are SCP of the storage classes beside it as well
+    (PS3.4 C.5.3)."""
     proposed = {context.abstract_syntax for context in contexts}
     if proposed.isdisjoint(model.get for model in QUERY_MODELS):
         return {}
-    return dict.fromkeys(sorted(proposed & storage_sop_classes()), "scp")
+    return dict.fromkeys(sorted(proposed & storage_sop_classes()), "both")
 
 
 class _Attempt:

@@ -158,7 +158,7 @@ class AssociationProtocol(Protocol):
                 self.number,
                 connection.get_protocol_version_name(),
                 connection.get_cipher_name(),
-                connection.get_peer_certificate() is not None,
+                connection.get_peer_certificate(as_cryptography=True) is not None,
                 self._reactor.seconds() - self._last_received,
             )
             telemetry.emit(negotiated)

@@ -61,10 +61,10 @@ class Files:
         own, *chain = certificates(self.cert)
         key = _private_key(self.key)
         try:
-            context.use_certificate(_pyopenssl(own))
+            context.use_certificate(own)
             for certificate in chain:
-                context.add_extra_chain_cert(_pyopenssl(certificate))
-            context.use_privatekey(crypto.PKey.from_cryptography_key(key))
+                context.add_extra_chain_cert(certificate)
+            context.use_privatekey(key)
             context.check_privatekey()
         except (SSL.Error, TypeError) as error:
             raise ValueError(_misfit(self, error)) from None
@@ -76,9 +76,9 @@ class Files:
         store: Any = context.get_cert_store()
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         for certificate in certificates(self.ca):
-            store.add_cert(_pyopenssl(certificate))
+            store.add_cert(crypto.X509.from_cryptography(certificate))
             if server:
-                context.add_client_ca(_pyopenssl(certificate))
+                context.add_client_ca(certificate)
 
 
 def certificates(path: str) -> list[x509.Certificate]:
@@ -119,10 +119,6 @@ def _misfit(files: Files, error: Exception) -> str:
     if "too small" in reasons or "md too weak" in reasons:
         return f"{files.cert}: too weak for the profile ({reasons})"
     return f"{files.cert}: {reasons}"
-
-
-def _pyopenssl(certificate: x509.Certificate) -> crypto.X509:
-    return crypto.X509.from_cryptography(certificate)
 
 
 def _signature(path: str) -> tuple[int, int, int] | None:

@@ -77,7 +77,7 @@ class TLSTransport(BufferingTLSTransport):
             words.reasons(error),
             requestor=handshake.requestor,
             certificate_seen=connection is not None
-            and connection.get_peer_certificate() is not None,
+            and connection.get_peer_certificate(as_cryptography=True) is not None,
             own_certificate=handshake.own_certificate,
             allowed=handshake.allowed,
         )
