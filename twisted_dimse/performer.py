@@ -361,6 +361,9 @@ class Performer:
         )
         if elements:
             response.update(elements)
+        if request.command["CommandField"] == commands.N_CREATE_RQ and dataset is not None:
+            # Of an instance that the performer named (PS3.7 10.1.5.1.4).
+            response.setdefault("AffectedSOPInstanceUID", dataset.get("SOPInstanceUID"))
         self._association.send_response(request.context.id, response, data, soon=soon)
 
     def _note_begin(self, request: Request) -> None:
