@@ -1,0 +1,336 @@
+"""Real programs to test with: ours, and those of other projects.
+
+Ours are run as a user runs them, by the Python that runs the tests. A program of another project
+that is not there skips the test and is named; with REQUIRE_PEERS=1 in the environment it fails it.
+
+    with serving("--store-only") as server:
+        run(dcmtk("echoscu"), "127.0.0.1", server.port).succeeded()
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import raw
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 30.0
+
+#: What brings each program.
+PACKAGES = {
+    "echoscu": "DCMTK",
+    "storescu": "DCMTK",
+    "storescp": "DCMTK",
+    "findscu": "DCMTK",
+    "movescu": "DCMTK",
+    "getscu": "DCMTK",
+    "gdcmscu": "GDCM's tools",
+    "Orthanc": "Orthanc",
+    "node": "Node.js, for dcmjs-dimse",
+}
+
+TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+DIMSE = [sys.executable, "-c", "from twisted_dimse.cli import main; main()"]
+
+Command = Sequence[str | Path | int]
+
+
+def absent(what: str) -> Any:
+    """End the test: ``what`` is needed for it and not there."""
+    if os.environ.get("REQUIRE_PEERS") == "1":
+        pytest.fail(f"{what} is not installed, and REQUIRE_PEERS is 1")
+    pytest.skip(f"{what} is not installed", allow_module_level=True)
+
+
+def program(name: str) -> str:
+    """The path of a program of another project."""
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    found = shutil.which(name, path=places)
+    return found or absent(f"{name} ({PACKAGES[name]})")
+
+
+def dcmtk(name: str) -> list[str]:
+    """The command of a DCMTK program."""
+    return [program(name)]
+
+
+def pynetdicom(app: str) -> list[str]:
+    """The command of one of pynetdicom's applications."""
+    if find_spec("pynetdicom") is None:
+        absent("pynetdicom")
+    return [sys.executable, "-m", "pynetdicom", app]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What every program here gets: this checkout first, no configuration of the user's, and no
+    waiting for small packets in DCMTK."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    own = {
+        "PYTHONPATH": path,
+        "PYTHONUNBUFFERED": "1",
+        "TCP_NODELAY": "1",
+        "XDG_CONFIG_HOME": "/nonexistent",
+    }
+    return {**os.environ, **own, **more}
+
+
+@dataclass
+class Done:
+    """A program that has ended."""
+
+    command: list[str]
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def said(self) -> str:
+        return f"{self.command}\nended with {self.status}\n{self.out}{self.err}"
+
+    def succeeded(self) -> Done:
+        assert self.status == 0, self.said
+        return self
+
+
+def run(
+    command: Command, *more: str | Path | int, cwd: Path | None = None, seconds: float = SECONDS
+) -> Done:
+    """Run a program to its end."""
+    words = [str(word) for word in (*command, *more)]
+    begun = time.monotonic()
+    done = subprocess.run(
+        words,
+        cwd=cwd or tempfile.gettempdir(),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+    return Done(words, done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
+
+
+def dimse(*words: str | Path | int, **options: Any) -> Done:
+    """Run our command line."""
+    return run(DIMSE, *words, **options)
+
+
+class Running:
+    """A program that runs, and the lines that it has written so far."""
+
+    def __init__(
+        self,
+        command: Command,
+        *more: str | Path | int,
+        cwd: Path | None = None,
+        preexec_fn: Callable[[], object] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.command = [str(word) for word in (*command, *more)]
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=cwd or tempfile.gettempdir(),
+            env=environment(**(variables or {})),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            preexec_fn=preexec_fn,
+        )
+        self._readers = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def said(self) -> str:
+        return "\n".join([str(self.command), *self.out, *self.err])
+
+    def wait_for_line(
+        self, pattern: str, *, after: int = 0, within: float = SECONDS
+    ) -> re.Match[str]:
+        """The first match of ``pattern`` in a line of standard output from line ``after`` on, or
+        of standard error."""
+        deadline = time.monotonic() + within
+        with self._changed:
+            while True:
+                for line in (*self.out[after:], *self.err):
+                    if match := re.search(pattern, line):
+                        return match
+                left = deadline - time.monotonic()
+                ended = not any(reader.is_alive() for reader in self._readers)
+                assert left > 0, f"no line {pattern!r} in {within:g} s:\n{self.said}"
+                assert not ended, f"ended without a line {pattern!r}:\n{self.said}"
+                self._changed.wait(min(left, 0.5))
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = SECONDS) -> int:
+        """Its exit status, when it has ended and all it said is read."""
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"still ran after {seconds:g} s:\n{self.said}") from None
+        self._close()
+        return status
+
+    def stop(self) -> int:
+        """End it with SIGTERM; its exit status."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        for reader in self._readers:
+            reader.join(SECONDS)
+
+    def _read(self, stream: IO[str], lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                with self._changed:
+                    lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Server(Running):
+    """``twistd -n dimse-scp`` on a free port of loopback."""
+
+    def __init__(self, *options: str | Path | int, directory: Path, **more: Any) -> None:
+        self.directory = directory
+        self.instances = directory / "instances"
+        self.incoming = directory / "incoming"
+        listen = [] if "--listen" in options else ["--listen", "tcp:0:interface=127.0.0.1"]
+        words = ["-n", "--pidfile=", "dimse-scp", *listen, "--directory", directory, *options]
+        super().__init__(TWISTD, *words, cwd=directory.parent, **more)
+        self.port = 0
+
+    def started(self) -> Server:
+        """The same server, when it listens."""
+        self.port = int(self.wait_for_line(r"listens at 127\.0\.0\.1:(\d+)")[1])
+        return self
+
+    @property
+    def peer(self) -> str:
+        return f"ANY-SCP@127.0.0.1:{self.port}"
+
+    @property
+    def stored(self) -> list[Path]:
+        """The files that bear a final name."""
+        return sorted(path for path in self.instances.rglob("*") if path.is_file())
+
+    @property
+    def partial(self) -> list[Path]:
+        return sorted(self.incoming.iterdir())
+
+    def empty(self) -> None:
+        """Take away all that is stored."""
+        for folder in self.instances.iterdir():
+            shutil.rmtree(folder)
+
+    def stopped(self) -> None:
+        """End it as an administrator would; it must go in peace."""
+        status = self.stop()
+        assert status in (-signal.SIGTERM, 128 + signal.SIGTERM), self.said
+        assert not self.err, self.said
+        assert "Traceback" not in self.said, self.said
+
+
+@contextmanager
+def serving(
+    *options: str | Path | int, directory: Path | None = None, **more: Any
+) -> Iterator[Server]:
+    """A server of ours, in a folder of its own where none is given."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(*options, directory=directory or Path(folder) / "archive", **more)
+        try:
+            yield server.started()
+            server.stopped()
+        finally:
+            if server.process.poll() is None:
+                server.kill()
+
+
+def free_port() -> int:
+    """A port of loopback on which nobody listens, for programs that cannot say what they got."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@contextmanager
+def listening(command: Command, *more: str | Path | int, port: int) -> Iterator[Running]:
+    """A server of another project, once it answers at ``port``."""
+    server = Running(command, *more)
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not _answers(port):
+            assert server.process.poll() is None, f"ended early:\n{server.said}"
+            assert time.monotonic() < deadline, f"does not listen:\n{server.said}"
+            with suppress(subprocess.TimeoutExpired):
+                server.process.wait(0.05)
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.signal(signal.SIGTERM)
+            with suppress(AssertionError):
+                server.wait(5)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return raw.echoes(port)
+    except (OSError, AssertionError):
+        return False
+
+
+@contextmanager
+def dcmtk_storescp(folder: Path, *options: str) -> Iterator[int]:
+    """DCMTK's storescp, which keeps what it gets as it came; its port."""
+    port = free_port()
+    words = ["+B", "+xa", "-pm", "-od", folder, *options, port]
+    with listening(dcmtk("storescp"), *words, port=port):
+        yield port
+
+
+@contextmanager
+def pynetdicom_storescp(folder: Path, *options: str) -> Iterator[int]:
+    """pynetdicom's storescp; its port."""
+    port = free_port()
+    with listening(pynetdicom("storescp"), port, "-od", folder, *options, port=port):
+        yield port
+
+
+def lines_about(server: Server, since: int) -> Iterable[str]:
+    """What a server logged from its line ``since`` on."""
+    return [*server.out[since:], *server.err]
