@@ -16,7 +16,9 @@ of the one on 11112; here each gets a free one.
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import re
 import shutil
 import signal
@@ -34,6 +36,8 @@ from pathlib import Path
 import pytest
 from pydicom.data import get_testdata_file
 
+import twisted_dimse
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
@@ -43,24 +47,27 @@ DOCUMENTS = [
 ]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
+#: Where the rooms that docs/design.md names are looked for.
+PLACES = ["twisted_dimse", "twisted_dimse/services", "."]
+
 #: Languages whose blocks are read, not run.
 PROSE = {"text", "toml", "json", "ini", "dockerfile"}
 
-#: Commands that install or check this project. `.ci/run` runs them.
+#: Commands that install, check or measure this project, and what in `.ci/run` runs the same.
 LEFT_TO_CI = {
-    "python -m pip install .",
-    "python -m pip install '.[test]'",
-    "python -m pip install -e '.[test,lint,docs]'",
-    "python -m pytest",
-    "python -m pytest -m soak",
-    "python -m benchmarks",
-    "ruff check .",
-    "ruff format --check .",
-    "mypy",
-    "lint-imports",
-    "python -m sphinx -W -b html docs docs/_build",
-    "towncrier build --draft --version next",
-    "bash .ci/run",
+    "python -m pip install .": "python -m pytest -m packaging",
+    "python -m pip install '.[test]'": "python -m pip install '.[test]' && python -m pytest",
+    "python -m pytest": "python -m pip install '.[test]' && python -m pytest",
+    "python -m pip install -e '.[test,lint,docs]'": "python -m pip install -e '.[test,lint,docs]'",
+    "python -m pytest -m soak": "python -m pytest -m soak",
+    "python -m benchmarks": "python -m benchmarks --quick",
+    "ruff check .": "ruff check .",
+    "ruff format --check .": "ruff format --check .",
+    "mypy": "run mypy",
+    "lint-imports": "run lint-imports",
+    "python -m sphinx -W -b html docs docs/_build": "python -m sphinx -W -b html docs",
+    "towncrier build --draft --version next": "towncrier build --draft --version next",
+    "bash .ci/run": "",
 }
 
 #: Programs of other projects: without them a block cannot be run.
@@ -70,6 +77,7 @@ WRITTEN_PORTS = ["11112", "11113", "8080"]
 A_PORT = re.compile(rf"\b({'|'.join(WRITTEN_PORTS)})\b")
 IMAGES = ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm"]
 SECONDS = 30
+ENDED_BY_SIGNAL = (0, 130, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,7 @@ class Place:
             yield f"ANY-SCP@127.0.0.1:{port}"
             server.send_signal(signal.SIGTERM)
             status = server.wait(SECONDS)
-            assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM), log.read_text()
+            assert status in ENDED_BY_SIGNAL, log.read_text()
             assert "Traceback" not in log.read_text(), log.read_text()
         finally:
             server.kill()
@@ -304,11 +312,11 @@ def test_a_command_of_the_documents_runs(
 ) -> None:
     program = next(word for word in command.split() if "=" not in word)
     command = command.replace("PYTHONPATH=.", f"PYTHONPATH=.:{ROOT}")
-    if program == "twistd":
+    if program == "twistd" or command.startswith("dimse listen"):
         save_named_blocks(block.document, place)
         if "dimse-scp" in command and "11112" not in command:
             command += " --listen tcp:11112:interface=127.0.0.1"
-        place.must_serve("bash", "-c", place.fill(command.replace("twistd", "exec twistd", 1)))
+        place.must_serve("bash", "-c", place.fill(command.replace(program, f"exec {program}", 1)))
         return
     assert program in {"dimse", "python"} | PEERS, f"{block.name}: nothing here runs {program}"
     if shutil.which(program, path=place.environment["PATH"]) is None:
@@ -340,16 +348,53 @@ def test_an_example_runs(example: Path, place: Place, node: Place) -> None:
             assert "CT" in page.read().decode()
 
 
+def options_of(*command: str, environment: dict[str, str]) -> set[str]:
+    """The long options in the help of a command."""
+    help_text = subprocess.run(
+        [*command, "--help"], env=environment, capture_output=True, text=True, timeout=SECONDS
+    ).stdout
+    return set(re.findall(r"--[a-z][a-z-]+", help_text)) - {"--help", "--version"}
+
+
+@pytest.mark.parametrize(
+    ("document", "commands"),
+    [
+        ("server.md", ["twistd dimse-scp"]),
+        ("command-line.md", ["dimse echo", "dimse store", "dimse listen"]),
+    ],
+)
+def test_the_documents_know_every_option_and_no_other(
+    document: str, commands: list[str], environment: dict[str, str]
+) -> None:
+    known = set[str]().union(
+        *(options_of(*command.split(), environment=environment) for command in commands)
+    )
+    text = (ROOT / "docs" / document).read_text()
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--pidfile"}
+    assert told == known
+
+
+def test_the_design_names_what_exists() -> None:
+    classes = {
+        name: value
+        for module in pkgutil.walk_packages(twisted_dimse.__path__, "twisted_dimse.")
+        for name, value in vars(importlib.import_module(module.name)).items()
+        if isinstance(value, type) and value.__module__.startswith("twisted_dimse")
+    }
+    text = (ROOT / "docs" / "design.md").read_text()
+    told = re.findall(r"`([A-Z]\w+)\.(\w+)`", text)
+    assert told
+    assert not [f"{kind}.{name}" for kind, name in told if not hasattr(classes.get(kind), name)]
+    rooms = re.findall(r"`([a-z]+(?:/[a-z_]+)*(?:\.py|/))`", text)
+    assert not [room for room in rooms if not any((ROOT / up / room).exists() for up in PLACES)]
+
+
 def test_each_command_left_to_ci_is_run_there() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     used = {command for block in ALL if block.language == "sh" for command in commands(block.text)}
-    missing = [
-        command
-        for command in sorted(LEFT_TO_CI & used)
-        if command != "bash .ci/run" and command not in script
-    ]
+    assert used >= LEFT_TO_CI.keys(), f"no document has {LEFT_TO_CI.keys() - used}"
+    missing = [command for command, there in LEFT_TO_CI.items() if there not in script]
     assert not missing
-    assert used >= LEFT_TO_CI, f"no document has {sorted(LEFT_TO_CI - used)}"
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
