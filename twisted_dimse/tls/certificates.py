@@ -95,7 +95,8 @@ def certificates(path: str) -> list[x509.Certificate]:
 def _private_key(path: str) -> Any:
     octets = _read(path)
     try:
-        return load_pem_private_key(octets, password=None)
+        # Whether it fits is checked below; to try its primes would stop the reactor for 80 ms.
+        return load_pem_private_key(octets, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise ValueError(
             f"{path}: the key is encrypted; take the passphrase off (openssl pkey) "
