@@ -45,8 +45,8 @@ class Framer:
 
     `max_pdu_length` is what we told the peer (PS3.8 D.1), 0 for no limit. Once `receive` has
     raised `ProtocolViolation` the stream has no known boundary any more, and later octets are
-    dropped. `on_pdu`, if set, is told the type and size of each PDU, and the PDU itself unless it is
-    a P-DATA-TF, at whose header it is called.
+    dropped. `on_pdu`, if set, is told the type and size of each PDU, and the PDU itself unless
+    it is a P-DATA-TF, at whose header it is called.
     """
 
     def __init__(self, max_pdu_length: int = 0) -> None:
