@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.clients import transfer
 from benchmarks.harness import DCMTK, PYNETDICOM, Mark, Row, Run, Sample
-from benchmarks.peers import ECHOING_CLIENTS, STORING_SERVERS, Program, Server, serving
+from benchmarks.peers import ECHOING_CLIENTS, ECHOING_SERVERS, Program, Server, serving
 from benchmarks.processes import Failed, usage
 from benchmarks.raw_peer import RawClient, RawServer
 from benchmarks.scratch import Settings
@@ -20,7 +20,7 @@ MARKS = (Mark(0.7, DCMTK), Mark(10, PYNETDICOM))
 def rows(settings: Settings) -> list[Row]:
     """The server's rate with the raw client, and the client's with the raw server."""
     servers = [program.contestant(partial(_answering, program, settings))
-               for program in STORING_SERVERS]  # fmt: skip
+               for program in ECHOING_SERVERS]  # fmt: skip
     clients = [program.contestant(partial(_asking, program, settings.echoes))
                for program in ECHOING_CLIENTS]  # fmt: skip
     return [

@@ -3,8 +3,8 @@
     row = Row("echo-server", "C-ECHO, server side", "a second", contestants, marks)
     result = measure(row, runs=5)
 
-A contestant that is not there, does not start or fails keeps its place in the result with a
-note instead of figures; the others go on.
+A contestant that is not there, or does not start, keeps its place in the result with a note
+instead of figures. One that fails in a turn is started anew for the next, and the note tells.
 """
 
 from __future__ import annotations
@@ -88,15 +88,17 @@ class _Place:
     run: Run | None = None
     samples: list[Sample] = field(default_factory=list)
     note: str | None = None
+    failures: int = 0
 
     def guarded(self, seconds: float, work: Callable[[], None]) -> None:
-        """Do ``work`` within its time; a failure becomes the note, and ends the contestant."""
+        """Do ``work`` within its time; a failure becomes the note, and stops the contestant."""
         try:
             with self.stack, time_limit(seconds):
                 work()
                 self.stack = self.stack.pop_all()
         except (Failed, WireError, OSError, ValueError) as error:
             self.run, self.note = None, str(error)
+            self.failures += 1
 
     def start(self) -> None:
         self.run = self.stack.enter_context(self.contestant.ready())
@@ -105,8 +107,15 @@ class _Place:
         self.stack.close()
 
     def take_turn(self) -> None:
-        if self.run is not None:
-            self.samples.append(self.run())
+        if self.run is None:
+            self.start()
+        assert self.run is not None
+        self.samples.append(self.run())
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether it is there, and has not failed twice."""
+        return self.run is not None or 0 < self.failures < 2
 
 
 def measure(row: Row, runs: int, *, limit: float = 180.0, say: Say = lambda _: None) -> Result:
@@ -120,8 +129,9 @@ def measure(row: Row, runs: int, *, limit: float = 180.0, say: Say = lambda _: N
             everything.callback(place.guarded, limit, place.end)
         for turn in range(row.runs or runs):
             for place in places:
-                say(f"{row.name}: run {turn + 1}, {place.contestant.name}")
-                place.guarded(limit, place.take_turn)
+                if place.takes_part:
+                    say(f"{row.name}: run {turn + 1}, {place.contestant.name}")
+                    place.guarded(limit, place.take_turn)
     return _result(row, places)
 
 
@@ -155,6 +165,7 @@ def _figures(place: _Place) -> Result:
     figures: Result = {"name": place.contestant.name, "party": place.contestant.party}
     if place.note is not None:
         figures["note"] = place.note
+    figures["failures"] = place.failures
     if place.samples:
         figures["samples"] = [asdict(sample) for sample in place.samples]
         figures["median"] = statistics.median(sample.value for sample in place.samples)

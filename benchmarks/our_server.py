@@ -14,7 +14,7 @@ from twisted_dimse import Handler, listen
 class Nowhere:
     """A consumer of a data set's octets that keeps none of them."""
 
-    def write(self, octets: memoryview) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Drop a slice."""
 
     def finish(self) -> int:

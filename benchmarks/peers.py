@@ -123,11 +123,23 @@ def installed_library() -> str | None:
     return None if found else "twisted_dimse is not importable"
 
 
+def installed_uvloop() -> str | None:
+    """The ``missing`` of the library on uvloop."""
+    found = importlib.util.find_spec("uvloop")
+    return installed_library() if found else "uvloop is not installed"
+
+
 def _our_server(port: int, folder: Path) -> Command:
     return [
         *_TWISTD, "-n", "--pidfile=", "dimse-scp", "--listen", f"tcp:{port}:interface={_LOCAL}",
         "--store-only", "--durability", "commit", "--directory", str(folder),
     ]  # fmt: skip
+
+
+def _our_server_on_uvloop(port: int, folder: Path) -> Command:
+    words = _our_server(port, folder)
+    at = words.index("-n")
+    return [*words[:at], "--reactor", "uvloop", *words[at:]]
 
 
 def _our_discarding_server(port: int, _: Path) -> Command:
@@ -199,6 +211,11 @@ STORING_SERVERS = (
     _ours("dimse-scp", _our_server),
     _dcmtk("storescp +B", _storescp),
     _pynd("pynetdicom storescp", _pynetdicom_storescp),
+)
+ECHOING_SERVERS = (
+    *STORING_SERVERS[:1],
+    Program("dimse-scp on uvloop", OURS, _our_server_on_uvloop, installed_uvloop),
+    *STORING_SERVERS[1:],
 )
 DISCARDING_SERVERS = (
     _ours("listen(), discarding", _our_discarding_server),

@@ -117,7 +117,7 @@ def _line(one: Result) -> str:
     if "median" not in one:
         return str(one.get("note", "not measured"))
     sample = _median_sample(one)
-    note = f"; then {one['note']}" if "note" in one else ""
+    note = f"; {one['failures']} turn(s) failed: {one['note']}" if "note" in one else ""
     return (f"{_span(one):32} {sample['work']:6} in {sample['seconds']:.2f} s, "
             f"user {sample['user']:.2f} s, system {sample['system']:.2f} s{note}")  # fmt: skip
 

@@ -192,6 +192,7 @@ def test_the_table_marks_a_bound_of_ours_alone() -> None:
 
 def test_one_that_is_missing_or_fails_keeps_its_place_with_a_note() -> None:
     row = results([], [80.0] * 3, [100.0])["rows"][0]  # type: ignore[index]
+    assert [one["failures"] for one in row["contestants"]] == [0, 2, 0]
     assert [one.get("note") for one in row["contestants"]] == [
         None,
         "out of breath",
@@ -199,4 +200,4 @@ def test_one_that_is_missing_or_fails_keeps_its_place_with_a_note() -> None:
     ]
     text = table.terminal(row)
     assert "c is not installed" in text
-    assert "then out of breath" in text
+    assert "2 turn(s) failed: out of breath" in text
