@@ -10,8 +10,9 @@ Each fenced block of a document is taken by its language:
   installs or checks this project itself is not run again: `LEFT_TO_CI` names those commands.
 * ``toml``, ``text``, ``json``, ``systemd`` and directives of the documents' own are for reading.
 
-The documents use port 11112 throughout, 8080 for web pages, and 11113 for a server that is a client
-of the one on 11112; here each gets a free one.
+The documents use port 11112 throughout, 2762 for TLS, 8080 for web pages, and 11113 for a server
+that is a client of the one on 11112; here each gets a free one. Where they run, images and
+certificates lie about under the names that the documents use.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import trustme
 from pydicom.data import get_testdata_file
 
 import twisted_dimse
@@ -73,7 +75,7 @@ LEFT_TO_CI = {
 #: Programs of other projects: without them a block cannot be run.
 PEERS = {"echoscu", "storescu", "storescp", "dcmsend", "curl", "openssl"}
 
-WRITTEN_PORTS = ["11112", "11113", "8080"]
+WRITTEN_PORTS = ["11112", "11113", "2762", "8080"]
 A_PORT = re.compile(rf"\b({'|'.join(WRITTEN_PORTS)})\b")
 IMAGES = ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm"]
 SECONDS = 30
@@ -158,8 +160,9 @@ class Place:
     ports: dict[str, int]
 
     def beside(self, node: Place) -> Place:
-        """The same place, where the node is what answers on 11112."""
-        return replace(self, ports={**self.ports, "11112": node.ports["11112"]})
+        """The same place, where the node is what answers on 11112 and 2762."""
+        of_node = {written: node.ports[written] for written in ("11112", "2762")}
+        return replace(self, ports={**self.ports, **of_node})
 
     def fill(self, text: str) -> str:
         return A_PORT.sub(lambda written: str(self.ports[written[0]]), text)
@@ -216,9 +219,11 @@ class Place:
         with self.running(*command, at=at) as peer:
             if called:
                 peer = peer.replace("ANY-SCP", called[1])
-            titles = ["--calling", calling[1] if calling else "ANY-SCU"]
-            self.must_run("dimse", "echo", peer, *titles)
-            self.must_run("dimse", "store", peer, "image.dcm", *titles)
+            options = ["--calling", calling[1] if calling else "ANY-SCU"]
+            if at == "2762":
+                options += ["--tls", "--ca", "hospital.pem", "--cert", "we.pem", "--key", "we.key"]
+            self.must_run("dimse", "echo", peer, *options)
+            self.must_run("dimse", "store", peer, "image.dcm", *options)
 
 
 def wait_for_port(port: int, server: subprocess.Popen[str], log: Path) -> None:
@@ -249,8 +254,24 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the documents call by these names."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "hospital.pem")
+    for name, issued in [
+        ("server", authority.issue_cert("localhost", "127.0.0.1")),
+        ("we", authority.issue_cert("we@hospital.example")),
+    ]:
+        issued.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+        issued.private_key_pem.write_to_path(folder / f"{name}.key")
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, environment: dict[str, str]) -> Place:
+def place(tmp_path: Path, environment: dict[str, str], certificates: Path) -> Place:
+    shutil.copytree(certificates, tmp_path, dirs_exist_ok=True)
     images = tmp_path / "images"
     images.mkdir()
     for name in IMAGES:
@@ -263,11 +284,19 @@ def place(tmp_path: Path, environment: dict[str, str]) -> Place:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Place]:
+def node(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], certificates: Path
+) -> Iterator[Place]:
     """The running receiver that the clients in the documents talk to."""
     place = Place(tmp_path_factory.mktemp("node"), environment, free_ports())
-    listen = place.fill("tcp:11112:interface=127.0.0.1")
-    with place.running("twistd", "-n", "dimse-scp", "--listen", listen, "--store-only"):
+    shutil.copytree(certificates, place.folder, dirs_exist_ok=True)
+    plain = place.fill("tcp:11112:interface=127.0.0.1")
+    tls = place.fill(
+        "dicomtls:2762:key=server.key:cert=server.pem:ca=hospital.pem:verify=optional"
+        ":interface=127.0.0.1"
+    )
+    listen = ["--listen", plain, "--listen", tls]
+    with place.running("twistd", "-n", "dimse-scp", "--store-only", *listen):
         yield place
 
 
@@ -314,9 +343,11 @@ def test_a_command_of_the_documents_runs(
     command = command.replace("PYTHONPATH=.", f"PYTHONPATH=.:{ROOT}")
     if program == "twistd" or command.startswith("dimse listen"):
         save_named_blocks(block.document, place)
-        if "dimse-scp" in command and "11112" not in command:
+        at = "2762" if "dicomtls" in command else "11112"
+        if "dimse-scp" in command and at not in command:
             command += " --listen tcp:11112:interface=127.0.0.1"
-        place.must_serve("bash", "-c", place.fill(command.replace(program, f"exec {program}", 1)))
+        shell = place.fill(command.replace(program, f"exec {program}", 1))
+        place.must_serve("bash", "-c", shell, at=at)
         return
     assert program in {"dimse", "python"} | PEERS, f"{block.name}: nothing here runs {program}"
     if shutil.which(program, path=place.environment["PATH"]) is None:
