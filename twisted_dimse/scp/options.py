@@ -140,6 +140,12 @@ class Options(usage.Options):
             "Seconds for which a message may stand still.",
             _number("dimse-timeout", 0.001, float),
         ],
+        [
+            "http",
+            None,
+            None,
+            "Server endpoint of a status page: /, /metrics, /healthz, /readyz. [default: off]",
+        ],
         ["config", None, None, "TOML file with the same names; the command line wins."],
         [
             "log-format",

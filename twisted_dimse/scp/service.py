@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -13,6 +14,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from twisted_dimse import telemetry
 from twisted_dimse.handler import Handler
 from twisted_dimse.scp.logs import JSONLines
 from twisted_dimse.scp.options import DEFAULT_LISTEN, Options
@@ -36,6 +38,7 @@ class SCPService(Service):
         self._options = options
         self._reactor = reactor
         self._ports: list[Any] = []
+        self._unsubscribe: Callable[[], None] = lambda: None
         self.factory: AssociationFactory | None = None
 
     def setServiceParent(self, parent: Any) -> None:
@@ -48,7 +51,9 @@ class SCPService(Service):
         options = self._options
         self.factory = self._factory()
         for text in options["listen"]:
-            self._listen(text)
+            self._listen("listen", text, self.factory)
+        if options["http"] is not None:
+            self._listen("http", options["http"], self._status_site())
         super().startService()
         if options["listen"] == [DEFAULT_LISTEN]:
             _log.info(
@@ -58,6 +63,7 @@ class SCPService(Service):
     def stopService(self) -> Deferred[Any]:
         """Stop listening, let associations end for ``--drain-timeout`` seconds, abort the rest."""
         super().stopService()
+        self._unsubscribe()
         ports, self._ports = self._ports, []
         stopped = [port.stopListening() or _fired() for port in ports]
         factory = self.factory
@@ -118,32 +124,39 @@ class SCPService(Service):
         _log.info("instances go to {directory}", directory=files.instances)
         return FilingHandler(files)
 
-    def _listen(self, text: str) -> None:
+    def _status_site(self) -> Any:
+        from twisted_dimse.scp.metrics import Metrics
+        from twisted_dimse.scp.status import status_site
+
+        assert self.factory is not None
+        metrics = Metrics(self.factory)
+        self._unsubscribe = telemetry.subscribe(metrics)
+        return status_site(self.factory, metrics, lambda: bool(self.running))
+
+    def _listen(self, option: str, text: str, factory: Any) -> None:
+        where = f"--{option} {text}"
         try:
-            listening = serverFromString(self._reactor, text).listen(self.factory)
+            listening = serverFromString(self._reactor, text).listen(factory)
         except (ValueError, TypeError, KeyError, OSError) as error:
-            raise CannotStart(f"--listen {text}: {error}") from None
+            raise CannotStart(f"{where}: {error}") from None
         except Exception as error:  # certificates, above all: their errors have no common root
-            raise CannotStart(f"--listen {text}: {type(error).__name__}: {error}") from None
-        listening.addCallbacks(self._listens, self._does_not_listen, None, None, (text,))
+            raise CannotStart(f"{where}: {type(error).__name__}: {error}") from None
+        listening.addCallbacks(self._listens, self._does_not_listen, (option,), None, (where,))
         if self._failed is not None:
             raise self._failed
 
     _failed: CannotStart | None = None
 
-    def _listens(self, port: Any) -> None:
+    def _listens(self, port: Any, option: str) -> None:
         self._ports.append(port)
-        _log.info(
-            "{title} listens at {address}",
-            title=self._options["ae-title"],
-            address=_address(port.getHost()),
-        )
+        what = self._options["ae-title"] if option == "listen" else "the status page"
+        _log.info("{what} listens at {address}", what=what, address=_address(port.getHost()))
 
-    def _does_not_listen(self, failure: Failure, text: str) -> None:
+    def _does_not_listen(self, failure: Failure, where: str) -> None:
         error: Any = failure.value
         why = getattr(error, "socketError", None) or error
         words = getattr(why, "strerror", None) or str(why)
-        self._failed = CannotStart(f"--listen {text}: {words}")
+        self._failed = CannotStart(f"{where}: {words}")
 
 
 def _fired() -> Deferred[None]:
