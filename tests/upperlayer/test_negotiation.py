@@ -370,6 +370,11 @@ def test_a_window_is_answered_only_where_it_was_offered() -> None:
     assert requestor.window == acceptor.window == Window(1, 1)
 
 
+def test_by_default_an_acceptor_performs_one_operation_at_a_time() -> None:
+    _requestor, acceptor, _answer = negotiated(proposal(window=Window(8, 8)), Policy({CT: ()}))
+    assert acceptor.window == Window(1, 1)
+
+
 @pytest.mark.parametrize("window", [Window(-1, 1), Window(1, 65536)])
 def test_a_window_that_does_not_fit_its_field_cannot_be_proposed(window: Window) -> None:
     with pytest.raises(ValueError):
@@ -521,8 +526,8 @@ def test_an_unknown_class_of_the_storage_service_is_taken_where_the_policy_says_
         PresentationContext("1.2.3", (JPEG,)),
         common_extended={"1.2.3": (named.STORAGE_SERVICE, [])},
     )
-    for of_any_kind, result in ((True, 0), (False, 3)):
-        policy = Policy({CT: ()}, storage_of_any_kind=of_any_kind)
+    policies = {0: Policy({CT: ()}, storage_of_any_kind=True), 3: Policy({CT: ()})}
+    for result, policy in policies.items():
         requestor, _acceptor, _answer = negotiated(wanted, policy)
         assert requestor.results == {1: result}
 

@@ -175,6 +175,13 @@ def test_a_pdu_of_fixed_length_with_another_length_is_a_violation(row: Any, leng
 def test_an_association_pdu_under_its_least_length_is_a_violation(row: Any) -> None:
     with pytest.raises(ProtocolViolation, match="under 68"):
         pdu.decode(row["type"], bytes(row["minimum_length_field"] - 1))
+    pdu.check_header(row["type"], row["minimum_length_field"])
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_presentation_data_value_without_a_control_header_is_a_violation(length: int) -> None:
+    with pytest.raises(ProtocolViolation, match=f"value of length {length}"):
+        pdu.decode(pdu.P_DATA_TF, struct.pack(">IBB", length, 1, 3))
 
 
 @pytest.mark.parametrize(
@@ -182,8 +189,6 @@ def test_an_association_pdu_under_its_least_length_is_a_violation(row: Any) -> N
     [
         pytest.param(b"", id="nothing"),
         pytest.param(b"\0\0\0\x02\x01", id="no-control-header"),
-        pytest.param(b"\0\0\0\x01\x01\x03", id="length-1"),
-        pytest.param(b"\0\0\0\x00\x01\x03", id="length-0"),
         pytest.param(b"\0\0\0\x05\x01\x03ab", id="fragment-too-short"),
         pytest.param(b"\0\0\0\x02\x01\x03\0\0", id="octets-behind-the-last"),
         pytest.param(b"\xff\xff\xff\xff\x01\x03ab", id="length-of-4-GiB"),
@@ -206,6 +211,11 @@ def test_a_violation_says_the_item_the_offset_and_what_was_found() -> None:
 # --- what cannot be encoded
 
 
+def test_an_item_may_fill_its_length_field() -> None:
+    value = pdu.SOPClassExtendedNegotiation(CT, bytes(65535 - 2 - len(CT)))
+    assert pdu.decode_items(value.encode()) == [value]
+
+
 @pytest.mark.parametrize("title", ["", " ", "   ", "SEVENTEEN_LETTERS", "MÜLLER", "A\\B", "A\nB"])
 @pytest.mark.parametrize("which", ["called", "calling"])
 def test_a_request_with_a_bad_title_cannot_be_encoded(title: str, which: str) -> None:
@@ -217,7 +227,7 @@ def test_a_request_with_a_bad_title_cannot_be_encoded(title: str, which: str) ->
 @pytest.mark.parametrize(
     "value",
     [
-        pdu.SOPClassExtendedNegotiation(CT, bytes(65536)),
+        pdu.SOPClassExtendedNegotiation(CT, bytes(65536 - 2 - len(CT))),
         pdu.UserIdentity(3, bytes(65536)),
         pdu.UserIdentityResponse(bytes(65536)),
         pdu.ProposedContext(1, CT, ("1" * 64,) * 1000),

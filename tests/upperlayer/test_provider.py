@@ -194,10 +194,11 @@ ISSUED: dict[str, list[ProviderEvent]] = {
     "P-DATA indication": [Fragment(5, True, True, b"command.")],
 }
 ABORTED: dict[str, Callable[[AbortIndication], bool]] = {
-    "AA-1": lambda told: told.by_us and told.source == 0,  # the user learns of its own abort
-    "AA-3": lambda told: not told.by_us and (told.source, told.reason) == (2, 3),
+    # AA-1: the user learns of its own abort.
+    "AA-1": lambda told: told.by_us and not told.lost and told.source == 0,
+    "AA-3": lambda told: not told.by_us and not told.lost and (told.source, told.reason) == (2, 3),
     "AA-4": lambda told: told.lost and not told.by_us,
-    "AA-8": lambda told: told.by_us and told.source == 2 and bool(told.violation),
+    "AA-8": lambda told: told.by_us and not told.lost and told.source == 2 and bool(told.violation),
 }
 
 
