@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -59,9 +60,11 @@ def absent(what: str) -> Any:
 
 
 def program(name: str) -> str:
-    """The path of a program of another project."""
-    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
-    found = shutil.which(name, path=places)
+    """The path of a program of another project; pynetdicom brings scripts of DCMTK's names."""
+    places = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin"]
+    beside_python = (sysconfig.get_path("scripts"), os.path.dirname(sys.executable))
+    elsewhere = [place for place in places if place not in beside_python]
+    found = shutil.which(name, path=os.pathsep.join(elsewhere))
     return found or absent(f"{name} ({PACKAGES[name]})")
 
 
