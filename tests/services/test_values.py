@@ -1,0 +1,94 @@
+"""Values as matching compares them: spans of dates and times, copies in Unicode."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+from pydicom.data import get_charset_files
+
+from twisted_dimse.datastream import decode_dataset, encode_dataset
+from twisted_dimse.services import values
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("2023", datetime(2023, 1, 1), datetime(2024, 1, 1)),
+        ("202402", datetime(2024, 2, 1), datetime(2024, 3, 1)),
+        ("202312", datetime(2023, 12, 1), datetime(2024, 1, 1)),
+        ("20240229", datetime(2024, 2, 29), datetime(2024, 3, 1)),
+        ("2024022910", datetime(2024, 2, 29, 10), datetime(2024, 2, 29, 11)),
+        ("202402291030", datetime(2024, 2, 29, 10, 30), datetime(2024, 2, 29, 10, 31)),
+        ("20240229103059", datetime(2024, 2, 29, 10, 30, 59), datetime(2024, 2, 29, 10, 31)),
+    ],
+)
+def test_a_moment_given_only_so_far_lasts_as_long(
+    text: str, first: datetime, last: datetime
+) -> None:
+    low, high = values.bounds(text, "DT")
+    assert (low.local, high.local) == (first, last - MICROSECOND)
+
+
+@pytest.mark.parametrize(
+    ("vr", "text"),
+    [
+        ("DA", "20240230x"),
+        ("TM", "2460"),
+        ("TM", "1"),
+        ("DT", "20240230"),
+        ("DT", "00000101"),
+        ("DT", "9999"),
+        ("DT", "20240101+1500"),
+    ],
+)
+def test_what_is_no_date_or_time_is_an_error(vr: str, text: str) -> None:
+    with pytest.raises(ValueError):
+        values.bounds(text, vr)
+
+
+@given(st.text("0123456789-+.: ", max_size=30), st.sampled_from(values.TIMES))
+def test_any_text_is_a_span_or_an_error(text: str, vr: str) -> None:
+    try:
+        low, high = values.span(text, vr)
+    except ValueError:
+        return
+    assert low is not None or high is not None
+
+
+@given(st.datetimes(), st.datetimes(), st.datetimes())
+def test_ranges_of_moments_compare_as_the_moments_do(
+    one: datetime, other: datetime, inside: datetime
+) -> None:
+    low, high = sorted((one, other))
+    text = "%Y%m%d%H%M%S.%f"
+    ends = [moment.replace(year=max(moment.year, 1000)) for moment in (low, high)]
+    inside = inside.replace(year=max(inside.year, 1000)) if inside.year < 1000 else inside
+    asked = values.span("-".join(end.strftime(text) for end in ends), "DT")
+    held = values.bounds(inside.strftime(text), "DT").low
+    assert values.within(held, asked) == (ends[0] <= inside <= ends[1])
+
+
+@pytest.mark.parametrize("path", get_charset_files("chr*"), ids=lambda path: path.split("/")[-1])
+def test_a_copy_in_unicode_can_be_written_in_utf_8(path: str) -> None:
+    copy = values.in_unicode(dcmread(path))
+    copy.SpecificCharacterSet = values.UTF_8
+    read = decode_dataset(encode_dataset(copy, "1.2.840.10008.1.2"), "1.2.840.10008.1.2")
+    whole = dcmread(path)
+    whole.decode()
+    del whole.SpecificCharacterSet
+    texts = [str(element.value) for element in whole.iterall() if element.VR in ("PN", "LO", "SH")]
+    again = [str(element.value) for element in read.iterall() if element.VR in ("PN", "LO", "SH")]
+    assert again == texts
+
+
+@pytest.mark.parametrize("vr", ["DS", "IS", "SQ", "PN", "US", "FD", "UI", "DA", "OB", "AT"])
+def test_an_empty_element_of_any_vr_can_be_written(vr: str) -> None:
+    empty = Dataset()
+    empty.add(values.new_element(0x00091010, vr))
+    assert encode_dataset(empty, "1.2.840.10008.1.2.1")[4:6].decode() == vr
