@@ -18,6 +18,7 @@ from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_dimse import telemetry
 from twisted_dimse.datastream import DiscardingSink
@@ -106,6 +107,7 @@ class Association(ServiceUser):
         self._over = False
         self._releasing = False
         self._released = False
+        self._releases: list[Deferred[None]] = []
         self._refused: ContextNotAccepted | None = None
         self._begun = 0.0
 
@@ -155,18 +157,14 @@ class Association(ServiceUser):
 
         Fires when it is over; fails with the error that ended it otherwise.
         """
+        if self._over and self._reason is not None:
+            return fail(self._reason)
         ended: Deferred[None] = Deferred()
-
-        def over(reason: DimseError | None) -> DimseError | None:
-            if reason is None:
-                ended.callback(None)
-            else:
-                ended.errback(reason)
-            return reason
-
-        self.closed.addCallback(over)
+        self._releases.append(ended)
         self._releasing = True
         self._release_when_idle()
+        if self.closed.called:
+            self._tell_of_end(None)
         return ended
 
     def abort(self) -> None:
@@ -338,8 +336,7 @@ class Association(ServiceUser):
             self._decision.forget(self)
         self._report()
         reason = self._reason
-        if self.requestor and not self.negotiated.called:
-            self.negotiated.errback(self._refused or reason or ConnectionLost("released"))
+        self._tell_of_end(reason)
         self.closed.callback(reason)
         if self.agreement is not None and not self.requestor:
             self._tell_handler(reason)
@@ -482,6 +479,16 @@ class Association(ServiceUser):
             incoming.abandon()
         self._performer.end()
         self._end_operations(reason or ConnectionLost("the association was released"))
+        if reason is not None:
+            self._tell_of_end(reason)
+
+    def _tell_of_end(self, reason: DimseError | None) -> None:
+        """Whoever waits for the association to come about, or to be released."""
+        releases, self._releases = self._releases, []
+        for ended in releases:
+            ended.callback(None if reason is None else Failure(reason))
+        if self.requestor and not self.negotiated.called:
+            self.negotiated.errback(self._refused or reason or ConnectionLost("released"))
 
     def _error_of(self, indication: AbortIndication) -> DimseError:
         if indication.lost:

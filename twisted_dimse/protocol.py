@@ -425,11 +425,12 @@ class AssociationProtocol(Protocol):
         """Since when we wait, how long we may, and for what."""
         last = max(self._last_received, self.sender.last_progress)
         dimse, idle = self.timeouts.dimse, self.timeouts.idle
-        if self.provider.state not in (State.Sta6, State.Sta7):
+        state = self.provider.state
+        if state not in (State.Sta6, State.Sta7, State.Sta8):
             return None
         if self.sender.blocked and dimse is not None:
             return self.sender.last_progress, dimse, "the peer took no data"
-        if self._held is not None:
+        if self._held is not None or state is State.Sta8:
             return None
         halfway = not (self.user.between_messages and self.provider.framer.between_pdus)
         if halfway and dimse is not None:
