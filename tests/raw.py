@@ -333,7 +333,8 @@ class Connection:
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
         connected.settimeout(SECONDS)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connected.family != socket.AF_UNIX:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._assembler = Assembler()
 
     def __enter__(self) -> Any:

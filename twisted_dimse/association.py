@@ -44,6 +44,7 @@ from twisted_dimse.upperlayer import negotiation, pdu
 from twisted_dimse.upperlayer.framing import Fragment
 from twisted_dimse.upperlayer.negotiation import AcceptedContext, Agreement, Window
 from twisted_dimse.upperlayer.provider import AbortIndication, Provider
+from twisted_dimse.upperlayer.state import State
 
 _numbers = itertools.count(1)
 _log = Logger()
@@ -114,6 +115,11 @@ class Association(ServiceUser):
     @property
     def requestor(self) -> bool:
         return self._request is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has been requested and is not over. A connection lasts longer at both ends."""
+        return self.protocol.provider.state not in (State.Sta1, State.Sta2, State.Sta13)
 
     @property
     def peer(self) -> str:

@@ -336,6 +336,12 @@ class AssociationProtocol(Protocol):
         else:
             self._perform(self.provider.abort())
 
+    def close_now(self) -> None:
+        """End the connection, whatever the peer does and is still due."""
+        self.sender.stop()
+        if not self._disconnected:
+            self.transport.abortConnection()
+
     def violated(self, text: str, reason: int) -> None:
         """The peer broke PS3.7: abort it with ``reason``."""
         if self.provider.state not in (State.Sta1, State.Sta13):
@@ -373,9 +379,7 @@ class AssociationProtocol(Protocol):
         if self.provider.state in (State.Sta2, State.Sta13):
             self.provider.artim_expired()
         # Whoever has not closed by now may not keep the socket (PS3.8 9.1.5).
-        self.sender.stop()
-        if not self._disconnected:
-            self.transport.abortConnection()
+        self.close_now()
 
     def _start(self, timer: str, seconds: float | None, what: str) -> None:
         self._cancel(timer)

@@ -110,6 +110,17 @@ class AssociationFactory(Factory):
         for association in list(self.associations):
             association.abort()
 
+    def close_unused(self) -> None:
+        """Close the connections on which no association is."""
+        for association in list(self.associations):
+            if not association.alive:
+                association.protocol.close_now()
+
+    def close_all(self) -> None:
+        """Close every connection, whatever its peer does."""
+        for association in list(self.associations):
+            association.protocol.close_now()
+
     # --- `association.Decision`
 
     def decide(self, association: Association, request: pdu.AssociateRQ) -> None:
@@ -142,7 +153,7 @@ class AssociationFactory(Factory):
     def _rejection(
         self, association: Association, request: pdu.AssociateRQ
     ) -> AssociationRejected | None:
-        if len(self.associations) > self.max_associations:
+        if sum(other.alive for other in self.associations) > self.max_associations:
             return AssociationRejected(2, 3, 2)
         if request.application_context != APPLICATION_CONTEXT:
             return AssociationRejected(1, 1, 2)

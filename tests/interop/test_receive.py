@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,36 +168,38 @@ Deliveries = dict[Image, Delivery | None]
 Deliver = Callable[[str], Deliveries]
 
 
+def serving() -> AbstractContextManager[peers.Server]:
+    return peers.serving("--store-only", "--durability", "commit")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[peers.Server]:
-    with peers.serving("--store-only", "--durability", "commit") as running:
+    with serving() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def recorder(server: peers.Server) -> Iterator[raw.Recorder]:
-    recorder = raw.Recorder(server.port)
-    yield recorder
-    recorder.close()
+def deliver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deliver]:
+    """What became of every file that a sender was given; None where it sent nothing.
+
+    Two senders at once, each with a server of its own.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        running = {
+            name: pool.submit(delivered_by, sender, tmp_path_factory.mktemp(name))
+            for name, sender in SENDERS.items()
+        }
+        yield lambda name: running[name].result()
 
 
-@pytest.fixture(scope="module")
-def deliver(
-    server: peers.Server, recorder: raw.Recorder, tmp_path_factory: pytest.TempPathFactory
-) -> Deliver:
-    """What became of every file that a sender was given; None where it sent nothing."""
-    known: dict[str, Deliveries] = {}
-
-    def of(sender: str) -> Deliveries:
-        if sender not in known:
-            folder = tmp_path_factory.mktemp(sender)
-            known[sender] = {}
-            for batch in SENDERS[sender].batches():
-                sent = delivered(server, recorder, SENDERS[sender].send, batch, folder)
-                known[sender].update(sent)
-        return known[sender]
-
-    return of
+def delivered_by(sender: Sender, folder: Path) -> Deliveries:
+    deliveries: Deliveries = {}
+    with serving() as server:
+        recorder = raw.Recorder(server.port)
+        for batch in sender.batches():
+            deliveries.update(delivered(server, recorder, sender.send, batch, folder))
+        recorder.close()
+    return deliveries
 
 
 def delivered(

@@ -6,7 +6,10 @@ A value that cannot be used ends start-up with one line that names the option.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 import tomllib
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,9 @@ DEFAULT_DIRECTORY = "./dicom-archive"
 LOG_FORMATS = ("text", "json")
 
 
-def _number(name: str, least: float, kind: Callable[[str], Any] = int) -> Callable[[Any], Any]:
+def _number(
+    name: str, least: float, kind: Callable[[str], Any] = int, most: float = sys.float_info.max
+) -> Callable[[Any], Any]:
     """A coercion that names its option, since twistd's message would not."""
 
     def coerce(value: Any) -> Any:
@@ -35,6 +40,8 @@ def _number(name: str, least: float, kind: Callable[[str], Any] = int) -> Callab
             raise usage.UsageError(f"--{name} {value}: not a number") from None
         if not number >= least:
             raise usage.UsageError(f"--{name} {value}: must be at least {least:g}")
+        if number > most:
+            raise usage.UsageError(f"--{name} {value}: must be at most {most:g}")
         return number
 
     return coerce
@@ -82,6 +89,14 @@ class Options(usage.Options):
     optParameters: list[list[Any]] = [  # noqa: RUF012
         ["ae-title", None, DEFAULT_AE_TITLE, "This node's AE title.", _title("ae-title")],
         ["directory", None, DEFAULT_DIRECTORY, "Where instances and the index live."],
+        ["database", None, None, "SQLAlchemy URL of the index. [default: SQLite in --directory]"],
+        [
+            "max-results",
+            None,
+            None,
+            "Most answers to one query, which is then ended with 0xA700. [default: no limit]",
+            _number("max-results", 1),
+        ],
         ["handler", None, None, "MODULE:NAME of a Handler class to serve instead of the archive."],
         [
             "on-duplicate",
@@ -110,7 +125,7 @@ class Options(usage.Options):
             None,
             DEFAULT_WINDOW,
             "Most operations at once for one association, if the peer asks for a window.",
-            _number("window", 1),
+            _number("window", 1, most=0xFFFF),
         ],
         [
             "max-instance",
@@ -203,13 +218,17 @@ class Options(usage.Options):
     def parseOptions(self, options: list[str] | None = None) -> None:
         """As usual, but a wrong option ends with one line and not the whole help."""
         try:
-            self._given = _names_in(options or [])
+            self._given = self._names_in(options or [])
             super().parseOptions(options)
             self._read_config()
         except usage.UsageError as error:
             raise SystemExit(f"dimse-scp: {error}") from None
         if not self["listen"]:
             self["listen"].append(DEFAULT_LISTEN)
+
+    def parseArgs(self, *words: str) -> None:
+        if words:
+            raise usage.UsageError(f"{words[0]}: there are only options, and they begin with --")
 
     @property
     def timeouts(self) -> Timeouts:
@@ -229,9 +248,19 @@ class Options(usage.Options):
                 found = getattr(found, part)
         except (ImportError, AttributeError) as error:
             raise usage.UsageError(f"--handler {text}: {error}") from None
+        except Exception as error:  # whatever the module does when it is imported
+            raise usage.UsageError(f"--handler {text}: {_at_its_place(error)}") from None
         if not callable(found) and not isinstance(found, Handler):
             raise usage.UsageError(f"--handler {text}: not a Handler class")
         return found  # type: ignore[no-any-return]
+
+    def _names_in(self, words: list[str]) -> set[str]:
+        """The options that a command line names. It may shorten them, as getopt has it."""
+        written = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+        names = {name for name in self if name not in written}
+        return written | {
+            name for name in names if any(name.startswith(short) for short in written - names)
+        }
 
     def _read_config(self) -> None:
         path = self["config"]
@@ -268,20 +297,30 @@ class Options(usage.Options):
                 for item in [f"{k}={v}" for k, v in pairs] if pairs else _strings(value):
                     self.opt_peer(item)
             else:
-                coerce = parameters[name][4] if len(parameters[name]) > 4 else str
+                coerce = parameters[name][4] if len(parameters[name]) > 4 else _text
                 self[name] = coerce(value)
         except (TypeError, ValueError) as error:
             raise usage.UsageError(f"--config {path}: {key}: {error}") from None
 
 
-def _names_in(words: list[str]) -> set[str]:
-    """The long options that a command line names, in full or shortened."""
-    return {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+def _at_its_place(error: Exception) -> str:
+    """An error in somebody's module, in one line with the place where it arose."""
+    if isinstance(error, SyntaxError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(place.filename)}, line {place.lineno}"
+    return f"{type(error).__name__}: {error} ({where})"
 
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("must be true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("must be a text in quotes")
     return value
 
 

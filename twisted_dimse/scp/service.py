@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,9 @@ from twisted_dimse.scp.options import DEFAULT_LISTEN, Options
 from twisted_dimse.server import AssociationFactory
 from twisted_dimse.services.files import InstanceFiles
 from twisted_dimse.services.storage import FilingHandler
+
+# Seconds from an A-ABORT at the end to the end of the connection.
+_TIME_TO_CLOSE = 1.0
 
 _log = Logger()
 
@@ -66,28 +70,40 @@ class SCPService(Service):
         self._unsubscribe()
         ports, self._ports = self._ports, []
         stopped = [port.stopListening() or _fired() for port in ports]
-        factory = self.factory
-        if factory is None:
-            return DeferredList(stopped)
-        drained = factory.drained()
+        if self.factory is not None:
+            stopped.append(self._drain(self.factory))
+        return DeferredList(stopped)
+
+    def _drain(self, factory: AssociationFactory) -> Deferred[Any]:
         seconds = self._options["drain-timeout"]
+        factory.close_unused()
         if factory.associations:
             _log.info(
                 "waiting up to {seconds:g} s for {count} associations to end",
                 seconds=seconds,
                 count=len(factory.associations),
             )
-        end = self._reactor.callLater(seconds, factory.abort_all)
+        # A peer that is aborted closes the connection; one that does not is not waited for.
+        last = [
+            self._reactor.callLater(seconds, factory.abort_all),
+            self._reactor.callLater(seconds + _TIME_TO_CLOSE, factory.close_all),
+        ]
 
         def over(result: Any) -> Any:
-            if end.active():
-                end.cancel()
+            for call in last:
+                if call.active():
+                    call.cancel()
             return result
 
-        return DeferredList([*stopped, drained.addBoth(over)])
+        return factory.drained().addBoth(over)
 
     def _factory(self) -> AssociationFactory:
         options = self._options
+        for peer in options["peer"].values():
+            try:
+                peer.endpoint(self._reactor)
+            except ValueError as error:
+                raise CannotStart(f"--peer {peer.ae_title}={peer.address}: {error}") from None
         try:
             handler = options.handler_class() or self._filing_handler()
         except usage.UsageError as error:
@@ -168,7 +184,8 @@ def _fired() -> Deferred[None]:
 def _address(host: Any) -> str:
     if hasattr(host, "port"):
         return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
-    return str(getattr(host, "name", host))
+    name = getattr(host, "name", host)
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name)
 
 
 def _why_not(error: OSError) -> str:

@@ -1,0 +1,791 @@
+"""Every option of `twistd dimse-scp`: what it does, what it is when left out, and how a value that
+cannot be used ends start-up."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import peers
+import pytest
+import raw
+from peers import Server, serving
+from raw import ABORT, ASSOCIATE_RJ, COMMAND, LAST, Client, dataset
+
+from twisted_dimse.scp.options import Options
+
+NODE = ("--store-only", "--durability", "commit")
+
+_numbers = itertools.count(1)
+
+
+def new_uid() -> str:
+    """A SOP Instance UID that no other test uses."""
+    return f"1.2.826.0.1.{os.getpid()}.{next(_numbers)}"
+
+
+def rejection(port: int, **titles: str) -> tuple[int, ...]:
+    """Result, source and reason with which a server rejects an association."""
+    with Client(port) as client:
+        client.send(raw.associate_rq(**titles))
+        return tuple(client.expect(ASSOCIATE_RJ)[1:])
+
+
+# --- left out
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("listen", ["tcp:11112:interface=127.0.0.1"]),
+        ("ae-title", "TWISTED-DIMSE"),
+        ("require-called", False),
+        ("allow-calling", []),
+        ("peer", {}),
+        ("directory", "./dicom-archive"),
+        ("store-only", False),
+        ("handler", None),
+        ("on-duplicate", "replace"),
+        ("durability", "sync"),
+        ("max-associations", 1000),
+        ("max-pdu", 262144),
+        ("window", 16),
+        ("max-instance", None),
+        ("artim", 30),
+        ("idle-timeout", 600),
+        ("dimse-timeout", 60),
+        ("config", None),
+        ("log-format", "text"),
+        ("drain-timeout", 30),
+    ],
+)
+def test_an_option_that_is_left_out_is_as_the_interface_has_it(option: str, value: object) -> None:
+    options = Options()
+    options.parseOptions([])
+    assert options[option] == value
+
+
+def test_help_has_every_option(tmp_path: Path) -> None:
+    done = peers.run(peers.TWISTD, "dimse-scp", "--help", cwd=tmp_path).succeeded()
+    options = Options()
+    options.parseOptions([])
+    missing = [name for name in options if not re.search(rf"--{name}\b", done.out)]
+    assert missing == []
+
+
+# --- unusable
+
+_TOO_LONG = "A-TITLE-TOO-LONG!"
+_DROP_FROM_BOUNDING_SET, _OVERRIDE_MODES = 24, 1
+
+
+def without_override() -> None:
+    """Take from a process of root what lets it write where the mode says no."""
+    if os.getuid() == 0:
+        ctypes.CDLL(None).prctl(_DROP_FROM_BOUNDING_SET, _OVERRIDE_MODES, 0, 0, 0)
+
+
+def file_in_the_way(folder: Path) -> list[str]:
+    (folder / "file").write_text("")
+    return ["--directory", str(folder / "file" / "archive")]
+
+
+def file_of_that_name(folder: Path) -> list[str]:
+    (folder / "archive").write_text("")
+    return ["--directory", str(folder / "archive")]
+
+
+def read_only(folder: Path) -> list[str]:
+    (folder / "read-only").mkdir(mode=0o555)
+    return ["--directory", str(folder / "read-only" / "archive")]
+
+
+def read_only_archive(folder: Path) -> list[str]:
+    for part in ("incoming", "instances"):
+        (folder / "mine" / part).mkdir(parents=True)
+        (folder / "mine" / part).chmod(0o555)
+    return ["--directory", str(folder / "mine")]
+
+
+@functools.cache
+def taken() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def busy(_folder: Path) -> list[str]:
+    return ["--listen", f"tcp:{taken().getsockname()[1]}:interface=127.0.0.1"]
+
+
+def config(text: str) -> Callable[[Path], list[str]]:
+    def write(folder: Path) -> list[str]:
+        (folder / "node.toml").write_text(text)
+        return ["--config", str(folder / "node.toml")]
+
+    return write
+
+
+def module(text: str, name: str) -> Callable[[Path], list[str]]:
+    def write(folder: Path) -> list[str]:
+        (folder / "somebodys.py").write_text(text)
+        return ["--handler", f"somebodys:{name}"]
+
+    return write
+
+
+#: What the line on standard error must have, and the words that bring it forth.
+UNUSABLE: dict[str, tuple[str, list[str] | Callable[[Path], list[str]]]] = {
+    "title-too-long": ("--ae-title", ["--ae-title", _TOO_LONG]),
+    "title-empty": ("--ae-title", ["--ae-title", " "]),
+    "title-with-backslash": ("--ae-title", ["--ae-title", "A\\B"]),
+    "title-with-umlaut": ("--ae-title", ["--ae-title", "ÄRZTE"]),
+    "allowed-title-too-long": ("--allow-calling", ["--allow-calling", _TOO_LONG]),
+    "peer-without-title": ("--peer", ["--peer", "127.0.0.1:104"]),
+    "peer-without-port": ("--peer", ["--peer", "PACS=127.0.0.1"]),
+    "peer-with-impossible-port": ("--peer", ["--peer", "PACS=127.0.0.1:70000"]),
+    "peer-title-too-long": ("--peer", ["--peer", f"{_TOO_LONG}=127.0.0.1:104"]),
+    "peer-with-unknown-endpoint": ("--peer", ["--peer", "PACS=nonsense:127.0.0.1:104"]),
+    "directory-below-a-file": ("--directory", file_in_the_way),
+    "directory-is-a-file": ("--directory", file_of_that_name),
+    "directory-in-proc": ("--directory", ["--directory", "/proc/archive"]),
+    "directory-not-writable": ("--directory", read_only),
+    "folders-not-writable": ("--directory", read_only_archive),
+    "on-duplicate": ("--on-duplicate", ["--on-duplicate", "rename"]),
+    "durability": ("--durability", ["--durability", "eventually"]),
+    "log-format": ("--log-format", ["--log-format", "xml"]),
+    "max-associations-zero": ("--max-associations", ["--max-associations", "0"]),
+    "max-associations-word": ("--max-associations", ["--max-associations", "many"]),
+    "max-pdu-too-small": ("--max-pdu", ["--max-pdu", "100"]),
+    "max-pdu-too-large": ("--max-pdu", ["--max-pdu", "4294967296"]),
+    "max-pdu-fraction": ("--max-pdu", ["--max-pdu", "16384.5"]),
+    "window-zero": ("--window", ["--window", "0"]),
+    "window-too-large": ("--window", ["--window", "65536"]),
+    "max-instance-zero": ("--max-instance", ["--max-instance", "0"]),
+    "artim-zero": ("--artim", ["--artim", "0"]),
+    "artim-nan": ("--artim", ["--artim", "nan"]),
+    "artim-infinite": ("--artim", ["--artim", "inf"]),
+    "idle-timeout-negative": ("--idle-timeout", ["--idle-timeout", "-1"]),
+    "dimse-timeout-word": ("--dimse-timeout", ["--dimse-timeout", "soon"]),
+    "drain-timeout-negative": ("--drain-timeout", ["--drain-timeout", "-1"]),
+    "handler-without-name": ("--handler", ["--handler", "somebodys"]),
+    "handler-of-no-module": ("--handler", ["--handler", "nobodys:Handler"]),
+    "handler-that-is-not-there": ("--handler", module("", "Handler")),
+    "handler-that-is-none": ("--handler", module("Handler = 'text'", "Handler")),
+    "handler-in-a-broken-module": ("--handler", module("1 / 0", "Handler")),
+    "handler-in-no-python": ("--handler", module("class", "Handler")),
+    "listen-port-busy": ("--listen", busy),
+    "listen-unknown-endpoint": ("--listen", ["--listen", "nonsense:11112"]),
+    "listen-port-is-a-word": ("--listen", ["--listen", "tcp:dicom-port"]),
+    "listen-no-such-address": ("--listen", ["--listen", "tcp:0:interface=192.0.2.1"]),
+    "listen-no-such-key": ("--listen", ["--listen", "ssl:0:privateKey=nothing.pem"]),
+    "listen-below-a-file": ("--listen", ["--listen", "unix:/dev/null/socket"]),
+    "config-absent": ("--config", ["--config", "nothing.toml"]),
+    "config-is-a-folder": ("--config", ["--config", "."]),
+    "config-is-not-toml": ("--config", config("max_pdu: 1")),
+    "config-with-unknown-key": ("max_pdus", config("max_pdus = 16384")),
+    "config-with-dashes": ("max-pdu", config("max-pdu = 16384")),
+    "config-within-config": ("config", config("config = 'other.toml'")),
+    "config-with-a-word-for-a-number": ("max-pdu", config("max_pdu = 'large'")),
+    "config-with-a-wrong-number": ("max-pdu", config("max_pdu = 1")),
+    "config-with-a-list-for-a-number": ("max-pdu", config("max_pdu = [1]")),
+    "config-with-a-number-for-a-flag": ("require.called", config("require_called = 1")),
+    "config-with-a-number-for-a-title": ("ae.title", config("ae_title = 7")),
+    "config-with-a-number-for-a-folder": ("directory", config("directory = 7")),
+    "config-with-a-number-to-listen-on": ("listen", config("listen = 11112")),
+    "config-with-a-bad-peer": ("peer", config("[peer]\nPACS = 'nowhere'")),
+    "unknown-option": ("--frobnicate", ["--frobnicate"]),
+    "option-without-value": ("--max-pdu", ["--max-pdu"]),
+    "a-word-too-many": ("extra", ["extra"]),
+}
+
+
+#: Those of a kind that is found while options are read, which need not all be tried at length.
+ALSO_AT_LENGTH = {"title-too-long", "config-with-a-wrong-number", "unknown-option"}
+
+
+def words_of(name: str, folder: Path) -> list[str]:
+    words = UNUSABLE[name][1]
+    options = words if isinstance(words, list) else words(folder)
+    if "--listen" in options or "listen" in name:
+        return options
+    # A port of its own, so that one that starts in spite of it disturbs nobody.
+    return ["--listen", "tcp:0:interface=127.0.0.1", *options]
+
+
+def found_while_reading(words: list[str]) -> str | None:
+    """The line that the options themselves give, or None."""
+    try:
+        Options().parseOptions(words)
+    except SystemExit as end:
+        return str(end.code)
+    return None
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_unusable_option_ends_start_up_with_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = words_of(name, tmp_path)
+    line = found_while_reading(words)
+    if line is None or name in ALSO_AT_LENGTH:
+        line = refused_start(words, tmp_path)
+    assert re.fullmatch(rf"dimse-scp: .*{UNUSABLE[name][0]}.*", line)
+
+
+def refused_start(options: list[str], folder: Path) -> str:
+    """The one line on standard error with which a server does not start."""
+    running = peers.Running(
+        peers.TWISTD, "-n", "--pidfile=", "dimse-scp", *options,
+        cwd=folder, preexec_fn=without_override, variables=with_modules_in(folder),
+    )  # fmt: skip
+    status = running.wait(15)
+    assert status == 1, running.said
+    assert "Traceback" not in running.said
+    (line,) = running.err
+    return line
+
+
+def with_modules_in(folder: Path) -> dict[str, str]:
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{peers.ROOT}"}
+
+
+# --- who may associate
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A node configured by a file, of which the command line overrides some."""
+    folder = tmp_path_factory.mktemp("strict")
+    (folder / "node.toml").write_text(
+        """
+        ae_title = "OF-THE-FILE"
+        require_called = true
+        allow_calling = ["GOOD", "ALSO-GOOD"]
+        durability = "commit"
+        store_only = true
+        max_pdu = 8192
+        window = 4
+        [peer]
+        WORKSTATION = "127.0.0.1:11113"
+        """
+    )
+    words = ["--config", folder / "node.toml", "--ae-title", "NODE", "--max-pdu=32768"]
+    with serving(*words, directory=folder / "archive") as server:
+        yield server
+
+
+@pytest.mark.parametrize("calling", ["GOOD", "ALSO-GOOD"])
+def test_an_allowed_title_that_calls_the_right_one_is_admitted(
+    strict: Server, calling: str
+) -> None:
+    assert raw.echoes(strict.port, called="NODE", calling=calling)
+
+
+@pytest.mark.parametrize("called", ["OF-THE-FILE", "TWISTED-DIMSE", "node", "NODE2"])
+def test_another_called_title_is_rejected(strict: Server, called: str) -> None:
+    assert rejection(strict.port, called=called, calling="GOOD") == (1, 1, 7)
+
+
+@pytest.mark.parametrize("calling", ["BAD", "good", "GOOD-TOO"])
+def test_another_calling_title_is_rejected(strict: Server, calling: str) -> None:
+    assert rejection(strict.port, called="NODE", calling=calling) == (1, 1, 3)
+
+
+def test_a_rejection_is_one_line_of_the_log(strict: Server) -> None:
+    since = len(strict.out)
+    assert rejection(strict.port, called="NODE", calling="STRANGER") == (1, 1, 3)
+    line = strict.wait_for_line("STRANGER", after=since).string
+    assert "rejected" in line
+    assert "calling AE title" in line
+
+
+def test_the_command_line_wins_over_the_file(strict: Server) -> None:
+    with Client(strict.port) as client:
+        client.associate(called="NODE", calling="GOOD")
+        assert client.peer_max_length == 32768
+        client.release()
+
+
+def test_the_command_line_wins_where_it_shortens_an_option(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text("max_pdu = 8192\nstore_only = true\n")
+    options = Options()
+    options.parseOptions(["--config", str(tmp_path / "node.toml"), "--max-p", "32768"])
+    assert options["max-pdu"] == 32768
+    assert options["store-only"]
+
+
+def test_the_file_counts_where_the_command_line_is_silent(strict: Server) -> None:
+    with Client(strict.port) as client:
+        window = raw.item(0x53, struct.pack(">HH", 8, 2))
+        answer = client.associate(called="NODE", calling="GOOD", user_items=window)
+        user = dict(raw.items(dict(raw.items(answer[68:]))[0x50]))
+        assert struct.unpack(">HH", user[0x53]) == (4, 2)
+        client.release()
+
+
+def test_no_window_is_answered_where_none_was_asked_for(strict: Server) -> None:
+    with Client(strict.port) as client:
+        answer = client.associate(called="NODE", calling="GOOD")
+        assert 0x53 not in dict(raw.items(dict(raw.items(answer[68:]))[0x50]))
+        client.release()
+
+
+# --- how much
+
+LARGEST = 10_000
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Server]:
+    words = ["--max-associations", 2, "--max-instance", LARGEST, "--max-pdu", 4096]
+    with serving(*NODE, *words, "--log-format", "json", "--on-duplicate", "reject") as server:
+        yield server
+
+
+def associated(port: int) -> Client:
+    """A client with an association. Where the slots are taken, it asks again for some seconds,
+    since a server may hear of the end of another one later than of this one."""
+    deadline = time.monotonic() + 5
+    while True:
+        client = Client(port)
+        client.send(raw.associate_rq())
+        answer = client.read()
+        if answer is not None and answer[0] == raw.ASSOCIATE_AC:
+            return client
+        client.socket.close()
+        assert time.monotonic() < deadline, f"rejected: {answer}"
+        time.sleep(0.02)
+
+
+def test_associations_beyond_the_limit_are_rejected_for_the_moment(limited: Server) -> None:
+    with associated(limited.port), associated(limited.port):
+        assert rejection(limited.port) == (2, 3, 2)
+
+
+@pytest.mark.parametrize("how", ["release", "abort", "close", "reset"])
+def test_a_slot_comes_back(limited: Server, how: str) -> None:
+    with associated(limited.port) as leaving, associated(limited.port):
+        if how == "release":
+            leaving.release()
+        elif how == "abort":
+            leaving.send(raw.pdu(ABORT, bytes(4)))
+        elif how == "reset":
+            leaving.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        leaving.socket.close()
+        associated(limited.port).release()
+
+
+def test_a_rejected_peer_that_stays_connected_takes_no_slot(limited: Server) -> None:
+    with associated(limited.port) as first, associated(limited.port), Client(limited.port) as third:
+        third.send(raw.associate_rq())
+        assert third.expect(ASSOCIATE_RJ)
+        first.release()
+        associated(limited.port).release()
+
+
+def test_a_connection_without_an_association_takes_no_slot(limited: Server) -> None:
+    with Client(limited.port), Client(limited.port), associated(limited.port) as client:
+        client.release()
+
+
+def test_max_pdu_is_told_to_the_peer(limited: Server) -> None:
+    with associated(limited.port) as client:
+        client.release()
+    with Client(limited.port) as client:
+        client.associate()
+        assert client.peer_max_length == 4096
+        client.release()
+
+
+def test_an_instance_of_the_largest_size_is_kept(limited: Server) -> None:
+    with associated(limited.port) as client:
+        uid = new_uid()
+        data = dataset(uid, LARGEST - len(dataset(uid)))
+        assert len(data) == LARGEST
+        client.send_message(3, raw.store_rq(uid), data, 4096)
+        assert client.message().status == 0
+        client.release()
+    assert [path.stem for path in limited.stored if path.stem == uid] == [uid]
+
+
+def test_a_larger_instance_is_answered_after_its_last_fragment(limited: Server) -> None:
+    with associated(limited.port) as client:
+        uid = new_uid()
+        data = dataset(uid, LARGEST)
+        client.send(raw.p_data((3, COMMAND | LAST, raw.store_rq(uid))))
+        for at in range(0, len(data), 4000):
+            client.send(raw.p_data((3, 0, data[at : at + 4000])))
+        client.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.read()
+        client.socket.settimeout(raw.SECONDS)
+        client.send(raw.p_data((3, LAST, b"")))
+        response = client.message()
+        assert response.status == 0xA700
+        assert str(LARGEST) in response.comment
+        assert client.echo(2) == 0
+        client.release()
+    assert uid not in [path.stem for path in limited.stored]
+    assert limited.partial == []
+
+
+def test_each_json_line_of_the_log_parses(limited: Server) -> None:
+    since = len(limited.out)
+    associated(limited.port).release()
+    limited.wait_for_line("released", after=since)
+    lines = [json.loads(line) for line in limited.out]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert any("listens at 127.0.0.1" in line["message"] for line in lines)
+    ended = [line for line in lines if "released" in line["message"]][-1]
+    assert ended["level"] == "info"
+    assert ended["calling"] == "RAW"
+
+
+# --- what is done with instances
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "kept"), [("replace", 0, 2), ("keep", 0, 1), ("reject", 0x0111, 1)]
+)
+def test_a_second_instance_of_the_same_uid(rule: str, status: int, kept: int) -> None:
+    with serving(*NODE, "--on-duplicate", rule) as server, Client(server.port) as client:
+        client.associate()
+        uid = new_uid()
+        first, second = dataset(uid, 100), dataset(uid, 200)
+        assert client.store(uid, first).status == 0
+        assert client.store(uid, second).status == status
+        client.release()
+        (path,) = server.stored
+        assert path.read_bytes().endswith((first, second)[kept - 1])
+        assert server.partial == []
+
+
+def test_a_first_reject_leaves_others_alone(limited: Server) -> None:
+    with associated(limited.port) as client:
+        one, other = new_uid(), new_uid()
+        assert client.store(one, message_id=1).status == 0
+        assert client.store(one, message_id=2).status == 0x0111
+        assert client.store(other, message_id=3).status == 0
+        client.release()
+
+
+#: twistd with an fsync that takes its time and tells what it was for.
+SLOW_FSYNC = """
+import os, time
+real = os.fsync
+def fsync(descriptor):
+    print("fsync", os.readlink(f"/proc/self/fd/{descriptor}"), flush=True)
+    time.sleep(0.1)
+    real(descriptor)
+os.fsync = os.fdatasync = fsync
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+def stored_with(durability: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], float]:
+    """What was fsynced for the first instance of a study, and the seconds until its response."""
+    monkeypatch.setattr(peers, "TWISTD", [sys.executable, "-c", SLOW_FSYNC])
+    with serving("--store-only", "--durability", durability) as server:
+        since = len(server.out)
+        with Client(server.port) as client:
+            client.associate()
+            begun = time.monotonic()
+            assert client.store(new_uid()).status == 0
+            seconds = time.monotonic() - begun
+            client.release()
+        server.wait_for_line("released", after=since)
+        synced = [found[1] for line in server.out if (found := re.search(r"fsync (\S+)$", line))]
+        return [os.path.relpath(path, server.directory) for path in synced], seconds
+
+
+def test_sync_answers_when_octets_and_folders_are_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    synced, seconds = stored_with("sync", monkeypatch)
+    file, *folders = synced
+    assert file.startswith("incoming/"), "the octets come first, before there is a final name"
+    assert {"instances/1.2.3/1.2.3.4", "instances/1.2.3", "instances"} <= set(folders)
+    assert seconds >= 0.1 * len(synced)
+
+
+def test_commit_waits_for_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, _ = stored_with("commit", monkeypatch)
+    assert synced == []
+
+
+def test_a_handler_of_ones_own_serves_instead_of_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "somebodys.py").write_text(
+        "from twisted_dimse import Handler\n"
+        "class Nodes:\n"
+        "    class Strange(Handler):\n"
+        "        def store(self, request, dataset):\n"
+        "            print('PIXELS', len(dataset.PixelData), flush=True)\n"
+        "            return 0xB000\n"
+    )
+    own = with_modules_in(tmp_path)
+    with serving("--handler", "somebodys:Nodes.Strange", variables=own) as server:
+        with Client(server.port) as client:
+            client.associate()
+            uid = new_uid()
+            assert client.store(uid, dataset(uid, 64)).status == 0xB000
+            client.release()
+        server.wait_for_line("PIXELS 64")
+        assert not server.directory.exists()
+
+
+def test_what_an_earlier_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "archive" / "incoming").mkdir(parents=True)
+    (tmp_path / "archive" / "incoming" / "7-1.part").write_bytes(b"half")
+    with serving(*NODE, directory=tmp_path / "archive") as server:
+        assert server.partial == []
+        server.wait_for_line("removed 1 unfinished")
+
+
+def test_it_listens_at_each_endpoint(tmp_path: Path) -> None:
+    words = ["--listen", "tcp:0:interface=127.0.0.1", "--listen", f"unix:{tmp_path}/socket"]
+    with serving(*NODE, *words) as server:
+        server.wait_for_line(f"listens at {tmp_path}/socket")
+        assert raw.echoes(server.port)
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.connect(f"{tmp_path}/socket")
+            with raw.Connection(connected) as client:
+                client.send(raw.associate_rq())
+                client.expect(raw.ASSOCIATE_AC)
+                client.send_message(1, raw.echo_rq())
+                assert client.message().status == 0
+
+
+def test_the_log_tells_nothing_of_a_patient() -> None:
+    with serving(*NODE) as server, Client(server.port) as client:
+        client.associate()
+        uid = new_uid()
+        name = struct.pack("<HH2sH", 0x0010, 0x0010, b"PN", 12) + b"SECRET^NAME "
+        data = dataset(uid)
+        at = data.index(struct.pack("<HH", 0x0020, 0x000D))
+        assert client.store(uid, data[:at] + name + data[at:]).status == 0
+        assert client.store("nonsense", data[:at] + name + data[at:]).status == 0x0117
+        client.release()
+        server.wait_for_line("released")
+        assert server.stored[0].read_bytes().count(b"SECRET^NAME") == 1
+        assert "SECRET" not in server.said
+
+
+# --- how long
+
+ARTIM, IDLE, DIMSE = 0.4, 1.2, 0.6
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Server]:
+    words = ["--artim", ARTIM, "--idle-timeout", IDLE, "--dimse-timeout", DIMSE]
+    with serving(*NODE, *words) as server:
+        yield server
+
+
+def aborted_after(client: Client, begun: float) -> float:
+    """The seconds until the server's A-ABORT, which is the next that it sends."""
+    client.expect(ABORT)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x01", b"\x01\0\0\0\1\0", raw.associate_rq()[:60]])
+def test_a_connection_without_an_association_request_is_closed_after_artim(
+    impatient: Server, sent: bytes
+) -> None:
+    since = len(impatient.out)
+    begun = time.monotonic()
+    with Client(impatient.port) as client:
+        client.send(sent)
+        assert client.read() is None
+        seconds = time.monotonic() - begun
+    assert ARTIM <= seconds < ARTIM + 2
+    impatient.wait_for_line("no A-ASSOCIATE-RQ within 0.4 s", after=since)
+
+
+def test_an_idle_association_is_aborted(impatient: Server) -> None:
+    since = len(impatient.out)
+    with Client(impatient.port) as client:
+        client.associate()
+        assert client.echo() == 0
+        seconds = aborted_after(client, time.monotonic())
+    assert IDLE - 0.1 <= seconds < IDLE + 2
+    impatient.wait_for_line("nothing happened for 1.2 s", after=since)
+
+
+def test_an_association_that_does_something_now_and_then_is_not_idle(impatient: Server) -> None:
+    with Client(impatient.port) as client:
+        client.associate()
+        begun = time.monotonic()
+        while time.monotonic() < begun + IDLE * 1.5:
+            assert client.echo() == 0
+            time.sleep(IDLE / 3)
+        client.release()
+
+
+STALLED = {
+    "in-a-header": raw.p_data((3, COMMAND | LAST, raw.store_rq("1.2.3")))[:4],
+    "in-a-command-set": raw.p_data((3, COMMAND | LAST, raw.store_rq("1.2.3")))[:40],
+    "behind-a-fragment-of-a-command-set": raw.p_data((3, COMMAND, raw.store_rq("1.2.3")[:40])),
+    "before-the-data-set": raw.p_data((3, COMMAND | LAST, raw.store_rq("1.2.3"))),
+    "in-a-data-set": raw.p_data((3, COMMAND | LAST, raw.store_rq("1.2.3")))
+    + raw.p_data((3, 0, dataset("1.2.3", 100))),
+    "in-a-fragment": raw.p_data((3, COMMAND | LAST, raw.store_rq("1.2.3")))
+    + raw.p_data((3, LAST, dataset("1.2.3", 100)))[:-50],
+}
+
+
+@pytest.mark.parametrize("where", STALLED)
+def test_a_message_that_stands_still_is_aborted(impatient: Server, where: str) -> None:
+    since = len(impatient.out)
+    with Client(impatient.port) as client:
+        client.associate()
+        client.send(STALLED[where])
+        seconds = aborted_after(client, time.monotonic())
+    assert DIMSE - 0.1 <= seconds < DIMSE + 2
+    impatient.wait_for_line("a message did not go on for 0.6 s", after=since)
+    assert impatient.partial == []
+    assert impatient.stored == []
+
+
+def test_a_message_that_moves_on_slowly_is_taken(impatient: Server) -> None:
+    with Client(impatient.port) as client:
+        client.associate()
+        uid = new_uid()
+        data = dataset(uid, 100)
+        client.send(raw.p_data((3, COMMAND | LAST, raw.store_rq(uid))))
+        for at in range(0, len(data), 60):
+            time.sleep(DIMSE / 2)
+            client.send(raw.p_data((3, 0, data[at : at + 60])))
+        client.send(raw.p_data((3, LAST, b"")))
+        assert client.message().status == 0
+        client.release()
+    impatient.empty()
+
+
+# --- the end
+
+
+def is_termination(status: int) -> bool:
+    """Whether a shell would show 143."""
+    return status in (128 + signal.SIGTERM, -signal.SIGTERM)
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens any more, soon."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return True
+        time.sleep(0.02)
+    return False
+
+
+def begun(*options: Any, folder: Path) -> Server:
+    return Server(*NODE, *options, directory=folder / "archive").started()
+
+
+def test_sigterm_ends_a_server_with_nothing_to_do_at_once(tmp_path: Path) -> None:
+    server = begun(folder=tmp_path)
+    since = time.monotonic()
+    assert is_termination(server.stop())
+    assert time.monotonic() - since < 5
+    assert "Traceback" not in server.said
+    assert server.err == []
+
+
+def test_sigterm_lets_a_running_association_end(tmp_path: Path) -> None:
+    server = begun(folder=tmp_path)
+    try:
+        with Client(server.port) as client:
+            client.associate()
+            uid = new_uid()
+            data = dataset(uid, 1000)
+            client.send(raw.p_data((3, COMMAND | LAST, raw.store_rq(uid)), (3, 0, data[:500])))
+            server.signal(signal.SIGTERM)
+            assert refuses(server.port)
+            server.wait_for_line(r"waiting up to 30 s for 1 association")
+            client.send(raw.p_data((3, LAST, data[500:])))
+            assert client.message().status == 0
+            assert client.echo(2) == 0
+            client.release()
+        assert is_termination(server.wait(5))
+        assert len(server.stored) == 1
+        assert "Traceback" not in server.said
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("seconds", [0, 0.4])
+def test_what_has_not_ended_after_the_drain_timeout_is_aborted(
+    tmp_path: Path, seconds: float
+) -> None:
+    server = begun("--drain-timeout", seconds, folder=tmp_path)
+    try:
+        with Client(server.port) as client:
+            client.associate()
+            client.send(raw.p_data((3, COMMAND | LAST, raw.store_rq("1.2.3"))))
+            client.send(raw.p_data((3, 0, dataset("1.2.3", 100))))
+            assert client.peer_max_length == 262144
+            since = time.monotonic()
+            server.signal(signal.SIGTERM)
+            took = aborted_after(client, since)
+        assert seconds <= took < seconds + 2
+        assert is_termination(server.wait(5))
+        assert server.stored == []
+        assert server.partial == []
+        assert "Traceback" not in server.said
+    finally:
+        server.kill()
+
+
+def test_a_peer_that_does_not_close_holds_nobody_up(tmp_path: Path) -> None:
+    server = begun("--drain-timeout", 0.2, folder=tmp_path)
+    try:
+        with Client(server.port) as client:
+            client.associate()
+            server.signal(signal.SIGTERM)
+            client.expect(ABORT)
+            assert is_termination(server.wait(5))
+    finally:
+        server.kill()
+
+
+def test_a_connection_without_an_association_is_not_waited_for(tmp_path: Path) -> None:
+    server = begun(folder=tmp_path)
+    try:
+        with Client(server.port) as silent, Client(server.port) as over:
+            over.associate()
+            over.send(raw.pdu(raw.RELEASE_RQ, bytes(4)))
+            over.expect(raw.RELEASE_RP)
+            server.signal(signal.SIGTERM)
+            assert silent.is_closed()
+            assert is_termination(server.wait(5))
+    finally:
+        server.kill()
+
+
+def test_sigint_drains_too(tmp_path: Path) -> None:
+    server = begun("--drain-timeout", 0.2, folder=tmp_path)
+    try:
+        with Client(server.port) as client:
+            client.associate()
+            server.signal(signal.SIGINT)
+            client.expect(ABORT)
+        assert server.wait(5) in (-signal.SIGINT, 128 + signal.SIGINT, 0)
+        assert "Traceback" not in server.said
+    finally:
+        server.kill()
