@@ -32,6 +32,7 @@ from twisted_dimse.dimse.status import (
 from twisted_dimse.elements import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, ElementScan
 from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Request
+from twisted_dimse.services.syncing import Complete, GroupSync
 from twisted_dimse.uids import is_valid_uid
 
 DURABILITIES = ("commit", "sync")
@@ -49,6 +50,8 @@ class InstanceFiles:
     "replace" the first, atomically; "keep" the first and succeed; "reject" with 0x0111.
     ``max_instance`` bounds a data set in octets. With ``require_uids`` a data set without a Study
     or Series Instance UID is refused with 0xA900, else it is kept under ``no-study/no-series``.
+    ``record``, if given, is called with the paths of instances that have their names, before they
+    are acknowledged; under "sync" in a thread, and durable when it returns.
 
     Raises `OSError` where the folder cannot be made or written to.
     """
@@ -61,6 +64,7 @@ class InstanceFiles:
         on_duplicate: str = "replace",
         max_instance: int | None = None,
         require_uids: bool = False,
+        record: Callable[[list[str]], None] | None = None,
         reactor: Any = None,
     ) -> None:
         if durability not in DURABILITIES or on_duplicate not in ON_DUPLICATE:
@@ -74,7 +78,9 @@ class InstanceFiles:
         self.on_duplicate = on_duplicate
         self.max_instance = max_instance
         self.require_uids = require_uids
+        self.record = record
         self._reactor = reactor
+        self._group = GroupSync(self.in_thread, self.place, record)
         self._numbers = itertools.count(1)
         os.makedirs(self.incoming, exist_ok=True)
         os.makedirs(self.instances, exist_ok=True)
@@ -104,43 +110,46 @@ class InstanceFiles:
         """Where an instance lies. The UIDs must be valid."""
         return f"{self.instances}/{study}/{series}/{instance}.dcm"
 
-    def place(self, partial: str, final: str) -> None:
-        """Give a complete file its name, as `on_duplicate` has it.
+    def place(self, partial: str, final: str) -> bool:
+        """Give a complete file its name, as `on_duplicate` has it. True where that made a folder.
 
         Raises `StatusError` and `OSError`.
         """
         if self.on_duplicate == "replace":
-            self._in_folder(os.rename, partial, final)
-            return
+            return self._in_folder(os.rename, partial, final)
+        made_folder = False
         try:
-            self._in_folder(os.link, partial, final)
+            made_folder = self._in_folder(os.link, partial, final)
         except FileExistsError:
             if self.on_duplicate == "reject":
                 raise StatusError(DUPLICATE_SOP_INSTANCE, "stored already") from None
         os.unlink(partial)
+        return made_folder
 
-    def place_durably(self, descriptor: int, partial: str, final: str) -> None:
-        """`place`, with the octets and the folder entries on the disk afterwards. Blocks."""
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def file(self, descriptor: int, partial: str, final: str) -> Deferred[None] | None:
+        """Name, sync and record a complete file, as `durability` has it; None where that is done
+        at once. Closes the descriptor. Raises, or fails with, `StatusError` and `OSError`."""
+        if self.durability == "sync":
+            return self._group.submit(Complete(descriptor, partial, final))
+        os.close(descriptor)
         self.place(partial, final)
-        folder = os.path.dirname(final)
-        for path in (folder, os.path.dirname(folder), self.instances):
-            _sync_folder(path)
+        if self.record is not None:
+            self.record([final])
+        return None
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Run file work off the reactor."""
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
 
     @staticmethod
-    def _in_folder(function: Callable[[str, str], None], partial: str, final: str) -> None:
+    def _in_folder(function: Callable[[str, str], None], partial: str, final: str) -> bool:
         try:
             function(partial, final)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(final), exist_ok=True)
             function(partial, final)
+            return True
+        return False
 
     def _check_writable(self) -> None:
         path = self.partial_path()
@@ -196,31 +205,23 @@ class InstanceSink:
             if self._descriptor < 0:
                 self._open(b"")
             final = self._final_path()
-            if self._files.durability == "sync":
-                return self._finish_durably(final)
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-            self._files.place(self._partial, final)
+            filed = self._files.file(descriptor, self._partial, final)
         except OSError as error:
             self.abandon()
             raise _storage_failure(error) from error
         except StatusError:
             self.abandon()
             raise
-        return self._placed(None, final)
+        if filed is None:
+            return self._placed(None, final)
+        return filed.addCallbacks(self._placed, self._not_placed, callbackArgs=(final,))
 
     def abandon(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
         self._remove()
-
-    def _finish_durably(self, final: str) -> Deferred[int]:
-        descriptor, self._descriptor = self._descriptor, -1
-        files = self._files
-        done = files.in_thread(files.place_durably, descriptor, self._partial, final)
-        done.addCallbacks(self._placed, self._not_placed, callbackArgs=(final,))
-        return done
 
     def _placed(self, _result: None, final: str) -> int:
         self._partial = ""
@@ -280,14 +281,6 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     while written < len(data):
         data = memoryview(data)[written:]
         written = os.write(descriptor, data)
-
-
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _storage_failure(error: OSError) -> StatusError:

@@ -1,0 +1,287 @@
+"""The default SCP: stores, finds and gives back.
+
+    archive = Archive("./archive", reactor=reactor)      # raises CannotOpen
+    port = await listen("tcp:11112", ArchiveHandler(archive))
+    ...
+    await archive.close()
+
+`Archive` is the folder with its files, journal and index; `ArchiveHandler` answers for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from pydicom import Dataset
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from twisted_dimse.archive import matching
+from twisted_dimse.archive.header import KEPT, Level
+from twisted_dimse.archive.index import Index, IndexUnusable
+from twisted_dimse.archive.indexer import Indexer
+from twisted_dimse.archive.journal import Journal
+from twisted_dimse.datastream import FileSource, Sink, decode_dataset
+from twisted_dimse.dimse.status import (
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+    OUT_OF_RESOURCES,
+    PENDING,
+    PENDING_OPTIONAL_KEYS_NOT_SUPPORTED,
+)
+from twisted_dimse.errors import StatusError
+from twisted_dimse.handler import Handler, Request
+from twisted_dimse.services.files import InstanceFiles
+from twisted_dimse.services.matching import CONTROL, QUERY_RETRIEVE_LEVEL, matcher, requested
+from twisted_dimse.services.values import in_unicode, tags_of, texts
+from twisted_dimse.suboperations import Instances
+from twisted_dimse.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    PATIENT_STUDY_ONLY,
+    QUERY_MODELS,
+    STUDY_ROOT,
+    VERIFICATION,
+    storage_sop_classes,
+)
+
+_PAGE = 200  # rows fetched in one go
+_RETRIEVE_AE_TITLE, _INSTANCE_AVAILABILITY = 0x00080054, 0x00080056
+_log = Logger()
+
+
+class CannotOpen(Exception):
+    """The archive cannot be opened; the text names the option and what is wrong."""
+
+
+class Archive:
+    """One folder of instances with its journal and index.
+
+    ``database`` is a SQLAlchemy URL, by default a SQLite file in the folder; ``options`` go to
+    `services.files.InstanceFiles`. Raises `CannotOpen`.
+    """
+
+    def __init__(
+        self, directory: str, *, database: str | None = None, reactor: Any = None, **options: Any
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self.reactor = reactor
+        self._lock = -1
+        try:
+            self.files = InstanceFiles(
+                directory, require_uids=True, record=self._record, reactor=reactor, **options
+            )
+            self._take_lock()
+            self.partial = self.files.remove_partial()
+            self._journal = Journal(os.path.join(self.files.directory, "journal"))
+        except OSError as error:
+            raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
+        url = database or f"sqlite:///{os.path.join(self.files.directory, 'index.sqlite')}"
+        try:
+            self.index = Index.open(url)
+        except IndexUnusable as error:
+            raise CannotOpen(f"--database {database or url}: {error}") from error
+        self.indexer = Indexer(self.index, self._journal, self.files.instances, reactor)
+        self._readers = ThreadPool(0, 4, "queries")
+        self._durably = self.files.durability == "sync"
+
+    def start(self) -> int:
+        """Begin to work; the number of instances that a crash left to be indexed."""
+        self._readers.start()
+        return self.indexer.start()
+
+    def close(self) -> Deferred[None]:
+        """Index what is left and let go of everything."""
+        done = self.indexer.stop()
+        done.addBoth(self._closed)
+        return done
+
+    def stored(self, path: str) -> None:
+        """An instance is filed under ``path``."""
+        self.indexer.stored(self._relative(path))
+
+    def in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
+        """Read from the index off the reactor."""
+        return deferToThreadPool(self.reactor, self._readers, function, *args)
+
+    async def rows(self, statement: Any) -> AsyncIterator[Any]:
+        """The rows of a SELECT, once all that was stored before is indexed; fetched from the
+        database in pages, as they are taken."""
+        await self.indexer.up_to_date()
+        cursor = self.index.select(statement)
+        result = await self.in_thread(cursor.__enter__)
+        try:
+            while page := await self.in_thread(result.fetchmany, _PAGE):
+                for row in page:
+                    yield row
+        finally:
+            await self.in_thread(cursor.__exit__, None, None, None)
+
+    def _record(self, paths: list[str]) -> None:
+        self._journal.append([self._relative(path) for path in paths], durably=self._durably)
+
+    def _relative(self, path: str) -> str:
+        return path[len(self.files.instances) + 1 :]
+
+    def _take_lock(self) -> None:
+        """One server at a time: the lock goes with the process."""
+        path = os.path.join(self.files.directory, "lock")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OSError(11, "another server is using this folder") from None
+
+    def _closed(self, _result: object) -> None:
+        self._readers.stop()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+class ArchiveHandler(Handler):
+    """Serves an `Archive`: C-STORE, C-FIND, C-MOVE and C-GET at every level.
+
+    ``ae_title`` is named as the place to retrieve from; ``max_results`` bounds the answers of one
+    query, which is then ended with 0xA700.
+    """
+
+    storage_of_any_kind = True
+
+    def __init__(
+        self, archive: Archive, *, ae_title: str = "TWISTED-DIMSE", max_results: int | None = None
+    ) -> None:
+        self.archive = archive
+        self._ae_title = ae_title
+        self._max_results = max_results
+        models = [uid for model in QUERY_MODELS for uid in model[1:]]
+        self.contexts = [VERIFICATION, *models, *storage_sop_classes()]
+
+    def store_sink(self, request: Request) -> Sink:
+        return self.archive.files.sink(request, self.archive.stored)
+
+    async def find(self, request: Request) -> AsyncIterator[Any]:
+        keys = _identifier(request)
+        level = _level(request, keys)
+        supported, status = _supported(keys, level)
+        matches = matcher(supported)
+        computed = {
+            tag: make()
+            for tag, make in matching.computed_attributes(level).items()
+            if tag in supported
+        }
+        statement = matching.entities(supported, level, computed)
+        found = 0
+        async for row in self.archive.rows(statement):
+            entity = self._entity(row, level, list(computed))
+            if not matches(entity):
+                continue
+            if found == self._max_results:
+                yield OUT_OF_RESOURCES, None
+                return
+            found += 1
+            yield status, requested(entity, supported)
+
+    async def get(self, request: Request) -> Instances:
+        return await self._instances(request)
+
+    async def move(self, request: Request) -> Instances:
+        return await self._instances(request)
+
+    def _entity(self, row: Any, level: Level, computed: list[int]) -> Dataset:
+        """The attributes of one row, from the patient's down."""
+        levels = matching.levels_down_to(level)
+        entity = _merged(row[: len(levels)])
+        for tag, value in zip(computed, row[len(levels) :], strict=True):
+            text = "" if value is None else str(value)
+            entity.add_new(tag, _COMPUTED_VRS.get(tag, "IS"), text.split("\\") if text else None)
+        entity.add_new(_RETRIEVE_AE_TITLE, "AE", self._ae_title)
+        entity.add_new(_INSTANCE_AVAILABILITY, "CS", "ONLINE")
+        return entity
+
+    async def _instances(self, request: Request) -> Instances:
+        keys = _identifier(request)
+        level = _level(request, keys)
+        _check_retrieve(keys, level)
+        statement = matching.instances(keys, level)
+        await self.archive.indexer.up_to_date()
+        rows = await self.archive.in_thread(self.archive.index.fetch, statement)
+        return Instances(self._sources(rows), len(rows))
+
+    def _sources(self, rows: Iterable[Any]) -> Iterable[FileSource]:
+        folder = self.archive.files.instances
+        for path, sop_class, uid, transfer_syntax, offset, size in rows:
+            where = os.path.join(folder, path)
+            yield FileSource(where, sop_class, uid, transfer_syntax, offset, size)
+
+
+_COMPUTED_VRS = {
+    matching.MODALITIES_IN_STUDY: "CS",
+    matching.SOP_CLASSES_IN_STUDY: "UI",
+    0x00083002: "UI",
+}
+_UNIQUE = {
+    Level.PATIENT: 0x00100020,
+    Level.STUDY: 0x0020000D,
+    Level.SERIES: 0x0020000E,
+    Level.IMAGE: 0x00080018,
+}
+
+
+def _identifier(request: Request) -> Dataset:
+    keys = request.dataset
+    if keys is None:
+        raise StatusError(DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "an identifier is due")
+    return keys
+
+
+def _level(request: Request, keys: Dataset) -> Level:
+    text = next(iter(texts(keys, QUERY_RETRIEVE_LEVEL)), "")
+    try:
+        level = Level(text)
+    except ValueError:
+        raise _mismatch(QUERY_RETRIEVE_LEVEL, f"no such level: {text[:20]}") from None
+    if level is Level.PATIENT and request.sop_class_uid in STUDY_ROOT:
+        raise _mismatch(QUERY_RETRIEVE_LEVEL, "Study Root has no PATIENT level")
+    if level in (Level.SERIES, Level.IMAGE) and request.sop_class_uid in PATIENT_STUDY_ONLY:
+        raise _mismatch(QUERY_RETRIEVE_LEVEL, "Patient/Study Only ends at the STUDY level")
+    return level
+
+
+def _check_retrieve(keys: Dataset, level: Level) -> None:
+    """A retrieve names the entity that it means (PS3.4 C.4.2.1.4.1)."""
+    tag = _UNIQUE[level]
+    if not texts(keys, tag):
+        raise _mismatch(tag, f"a value is due at {level} level")
+
+
+def _mismatch(tag: int, comment: str) -> StatusError:
+    return StatusError(DATA_SET_DOES_NOT_MATCH_SOP_CLASS, comment, OffendingElement=(tag,))
+
+
+def _supported(keys: Dataset, level: Level) -> tuple[Dataset, int]:
+    """The keys that are supported here, and the status of each answer: whether all are."""
+    known = {tag for one in matching.levels_down_to(level) for tag in KEPT[one]}
+    known.update(matching.computed_attributes(level), CONTROL)
+    known.update((_RETRIEVE_AE_TITLE, _INSTANCE_AVAILABILITY))
+    supported = Dataset()
+    status = PENDING
+    for tag in tags_of(keys):
+        if tag in known:
+            supported[tag] = keys.get_item(tag)
+        else:
+            status = PENDING_OPTIONAL_KEYS_NOT_SUPPORTED
+    return supported, status
+
+
+def _merged(headers: Iterable[bytes]) -> Dataset:
+    """One Dataset of the headers of an entity and of those above it."""
+    entity = Dataset()
+    for header in headers:
+        part = decode_dataset(bytes(header), EXPLICIT_VR_LITTLE_ENDIAN)
+        entity.update(in_unicode(part))
+    return entity

@@ -1,0 +1,280 @@
+"""The index: SQLAlchemy Core over SQLite or PostgreSQL, one schema. All methods block: they are
+called in threads, never in the reactor's.
+
+    index = Index.open("sqlite:////archive/index.sqlite")
+    index.add(headers)                       # one transaction
+    with index.select(query) as rows: ...    # rows as the database gives them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from twisted_dimse.archive import schema
+from twisted_dimse.archive.header import (
+    ACCESSION_NUMBER,
+    MODALITY,
+    PATIENT_ID,
+    PATIENT_NAME,
+    STUDY_DATE,
+    InstanceHeader,
+    Level,
+)
+from twisted_dimse.datastream import decode_dataset
+from twisted_dimse.services.matching import name_groups
+from twisted_dimse.services.values import texts
+from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
+
+_ISSUER = 0x00100021
+_MANY = 500  # values in one IN
+
+
+class IndexUnusable(Exception):
+    """The database cannot be opened, or is of another version; the text says which."""
+
+
+class Index:
+    """The rows of one archive."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Index:
+        """Open or create the database. Raises `IndexUnusable`."""
+        try:
+            engine = sa.create_engine(url)
+            if engine.dialect.name == "sqlite":
+                sa.event.listen(engine, "connect", _set_up_sqlite)
+            index = cls(engine)
+            index._check_version()
+        except IndexUnusable:
+            raise
+        except (sa.exc.SQLAlchemyError, ImportError, ValueError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise IndexUnusable(" ".join(str(cause).split())) from error
+        return index
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _check_version(self) -> None:
+        with self._engine.begin() as connection:
+            schema.metadata.create_all(connection)
+            found = connection.scalar(
+                sa.select(schema.info.c.value).where(schema.info.c.key == "version")
+            )
+            if found is None:
+                connection.execute(
+                    schema.info.insert().values(key="version", value=str(schema.VERSION))
+                )
+            elif int(found) != schema.VERSION:
+                raise IndexUnusable(
+                    f"the database is of version {found}, this program knows {schema.VERSION}"
+                )
+
+    # --- writing
+
+    def add(self, headers: Iterable[InstanceHeader]) -> list[str]:
+        """Index instances, the later of two with one UID. Gives the paths of instances that were
+        replaced and lie elsewhere."""
+        latest = {header.sop_instance_uid: header for header in headers}
+        if not latest:
+            return []
+        with self._engine.begin() as connection:
+            replaced = _remove_instances(connection, latest)
+            patients = _insert_missing(connection, schema.patients, "key", _patient_rows(latest))
+            studies = _insert_missing(
+                connection, schema.studies, "uid", _study_rows(latest, patients)
+            )
+            series = _insert_missing(
+                connection, schema.series, "uid", _series_rows(latest, studies)
+            )
+            connection.execute(
+                schema.instances.insert(),
+                [_instance_row(header, series) for header in latest.values()],
+            )
+            _remove_empty(connection)
+        return [path for uid, path in replaced.items() if path != latest[uid].path]
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Take the instances at ``paths`` out, and what is empty without them."""
+        with self._engine.begin() as connection:
+            for part in _parts(paths):
+                connection.execute(
+                    schema.instances.delete().where(schema.instances.c.path.in_(part))
+                )
+            _remove_empty(connection, everywhere=True)
+
+    # --- reading
+
+    @contextmanager
+    def select(self, statement: Any) -> Iterator[Any]:
+        """The result of a SELECT, whose rows come from the database as they are fetched."""
+        with self._engine.connect() as connection:
+            yield connection.execution_options(stream_results=True).execute(statement)
+
+    def fetch(self, statement: Any) -> list[Any]:
+        """All rows of a SELECT."""
+        with self._engine.connect() as connection:
+            return list(connection.execute(statement))
+
+    def count(self) -> int:
+        """The number of instances."""
+        return int(self.fetch(sa.select(sa.func.count()).select_from(schema.instances))[0][0])
+
+    def held(self, uids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """SOP class and path of those of the instances ``uids`` that are here."""
+        table = schema.instances.c
+        found: dict[str, tuple[str, str]] = {}
+        for part in _parts(uids):
+            statement = sa.select(table.uid, table.sop_class, table.path)
+            for uid, sop_class, path in self.fetch(statement.where(table.uid.in_(part))):
+                found[uid] = (sop_class, path)
+        return found
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    """Readers beside one writer; a commit is on the disk when it returns."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _parts(values: Iterable[str]) -> Iterator[list[str]]:
+    values = list(values)
+    for start in range(0, len(values), _MANY):
+        yield values[start : start + _MANY]
+
+
+def _insert_missing(
+    connection: Connection, table: sa.Table, key: str, rows: dict[str, dict[str, Any]]
+) -> dict[str, int]:
+    """Insert the rows whose key is not there yet; the IDs of all."""
+    column = table.c[key]
+
+    def known() -> dict[str, int]:
+        found: dict[str, int] = {}
+        for part in _parts(rows):
+            statement = sa.select(column, table.c.id).where(column.in_(part))
+            found.update(tuple(row) for row in connection.execute(statement))
+        return found
+
+    identifiers = known()
+    missing = [row for name, row in rows.items() if name not in identifiers]
+    if missing:
+        connection.execute(table.insert(), missing)
+        identifiers = known()
+    return identifiers
+
+
+def _patient_rows(headers: dict[str, InstanceHeader]) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for header in headers.values():
+        key = _patient_key(header)
+        if key in rows:
+            continue
+        encoded = header.dataset(Level.PATIENT)
+        dataset = decode_dataset(encoded, EXPLICIT_VR_LITTLE_ENDIAN)
+        name = next(iter(texts(dataset, PATIENT_NAME)), "")
+        groups = [*name_groups(name), "", ""][:3]
+        rows[key] = {
+            "key": key,
+            "patient_id": next(iter(texts(dataset, PATIENT_ID)), ""),
+            "name_1": groups[0],
+            "name_2": groups[1],
+            "name_3": groups[2],
+            "header": encoded,
+        }
+    return rows
+
+
+def _patient_key(header: InstanceHeader) -> str:
+    patient_id = header.values.get(PATIENT_ID, b"").strip()
+    if not patient_id:
+        return f"study {header.study_uid}"
+    issuer = header.values.get(_ISSUER, b"").strip()
+    return f"{patient_id.hex()} {issuer.hex()}"
+
+
+def _study_rows(
+    headers: dict[str, InstanceHeader], patients: dict[str, int]
+) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for header in headers.values():
+        if header.study_uid not in rows:
+            rows[header.study_uid] = {
+                "patient": patients[_patient_key(header)],
+                "uid": header.study_uid,
+                "date": header.text(STUDY_DATE).replace(".", ""),
+                "accession_number": _text(header, Level.STUDY, ACCESSION_NUMBER),
+                "header": header.dataset(Level.STUDY),
+            }
+    return rows
+
+
+def _series_rows(
+    headers: dict[str, InstanceHeader], studies: dict[str, int]
+) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for header in headers.values():
+        if header.series_uid not in rows:
+            rows[header.series_uid] = {
+                "study": studies[header.study_uid],
+                "uid": header.series_uid,
+                "modality": header.text(MODALITY),
+                "header": header.dataset(Level.SERIES),
+            }
+    return rows
+
+
+def _instance_row(header: InstanceHeader, series: dict[str, int]) -> dict[str, Any]:
+    return {
+        "series": series[header.series_uid],
+        "uid": header.sop_instance_uid,
+        "sop_class": header.sop_class_uid,
+        "transfer_syntax": header.transfer_syntax,
+        "path": header.path,
+        "offset": header.offset,
+        "size": header.size,
+        "header": header.dataset(Level.IMAGE),
+    }
+
+
+def _text(header: InstanceHeader, level: Level, tag: int) -> str:
+    if tag not in header.values or header.values[tag].isascii():
+        return header.text(tag)
+    dataset = decode_dataset(header.dataset(level), EXPLICIT_VR_LITTLE_ENDIAN)
+    return next(iter(texts(dataset, tag)), "")
+
+
+def _remove_instances(connection: Connection, uids: Iterable[str]) -> dict[str, str]:
+    """Delete the rows of instances that are stored anew; the paths they had."""
+    table = schema.instances
+    paths: dict[str, str] = {}
+    for part in _parts(uids):
+        there = table.c.uid.in_(part)
+        statement = sa.select(table.c.uid, table.c.path).where(there)
+        paths.update(tuple(row) for row in connection.execute(statement))
+        if paths:
+            connection.execute(table.delete().where(there))
+    return paths
+
+
+def _remove_empty(connection: Connection, *, everywhere: bool = False) -> None:
+    """Delete series, studies and patients that have nothing in them any more."""
+    if not everywhere:
+        return
+    for table, inner, column in (
+        (schema.series, schema.instances, "series"),
+        (schema.studies, schema.series, "study"),
+        (schema.patients, schema.studies, "patient"),
+    ):
+        used = sa.select(inner.c.id).where(inner.c[column] == table.c.id)
+        connection.execute(table.delete().where(~used.exists()))

@@ -1,0 +1,173 @@
+"""Indexing behind the responses: in batches, off the reactor.
+
+An instance is acknowledged when it is in the journal. The indexer reads the headers of what was
+acknowledged and adds them to the index when there is a pause, when many have come, or when a query
+asks to be `up_to_date`, which fires when all that was acknowledged before it can be found.
+
+    indexer.stored(path)
+    await indexer.up_to_date()
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from twisted_dimse.archive.header import InstanceHeader, Unindexable
+from twisted_dimse.archive.index import Index
+from twisted_dimse.archive.journal import Journal
+
+_PAUSE = 0.25  # seconds after the last instance
+_MANY = 2000  # instances that do not wait for a pause
+_BATCH = 1000
+_RETRY = 5.0  # seconds until a failed batch is tried again
+
+_log = Logger()
+
+
+class Indexer:
+    """Adds what is stored to the index, in order.
+
+    ``folder`` is where the instances lie; paths are relative to it. ``reactor`` gives time and
+    threads.
+    """
+
+    def __init__(self, index: Index, journal: Journal, folder: str, reactor: Any) -> None:
+        self._index = index
+        self._journal = journal
+        self._folder = folder
+        self._reactor = reactor
+        self._pool = ThreadPool(0, 1, "indexer")
+        self._waiting: list[str] = []
+        self._running: Deferred[None] | None = None
+        self._timer: Any = None
+        self._askers: list[Deferred[None]] = []
+        self._stopped = False
+        self._noted = 0
+
+    def start(self) -> int:
+        """Take up what a crash left over; the number of those instances."""
+        self._pool.start()
+        left = self._journal.left_over()
+        self._waiting += left
+        if left:
+            self._work()
+        return len(left)
+
+    def stop(self) -> Deferred[None]:
+        """Index what is left, and end."""
+        self._stopped = True
+        done = self.up_to_date()
+        done.addBoth(self._end)
+        return done
+
+    def stored(self, path: str) -> None:
+        """An instance was acknowledged."""
+        self._noted += 1
+        self._waiting.append(path)
+        if len(self._waiting) >= _MANY:
+            self._work()
+        elif self._timer is None:
+            self._timer = self._reactor.callLater(_PAUSE, self._look, len(self._waiting))
+        # While instances keep coming the timer looks again: see `_look`.
+
+    def up_to_date(self) -> Deferred[None]:
+        """Fires when all that was stored so far is in the index."""
+        if not self._waiting and self._running is None:
+            return succeed(None)
+        asked: Deferred[None] = Deferred()
+        self._askers.append(asked)
+        self._work()
+        return asked
+
+    def _look(self, before: int) -> None:
+        """Begin if no more has come since the timer was set; otherwise wait for the pause."""
+        self._timer = None
+        waiting = len(self._waiting)
+        if waiting == before:
+            self._work()
+        elif waiting:
+            self._timer = self._reactor.callLater(_PAUSE, self._look, waiting)
+
+    def _work(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._running is not None or not self._waiting:
+            return
+        batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+        mark = self._journal.mark(self._noted) if not self._waiting else None
+        self._running = deferToThreadPool(self._reactor, self._pool, self._add, batch, mark)
+        self._running.addCallbacks(self._added, self._not_added, errbackArgs=(batch,))
+
+    def _add(self, batch: list[str], mark: int | None) -> None:
+        """In the thread: read headers, add rows, forget the journal."""
+        headers = []
+        for path in batch:
+            try:
+                header = InstanceHeader.read(os.path.join(self._folder, path))
+            except FileNotFoundError:
+                continue  # replaced or deleted meanwhile
+            except Unindexable as error:
+                _log.warn("not indexed: {error}", error=error)
+                continue
+            headers.append(_at(header, path))
+        for replaced in self._index.add(headers):
+            _remove(os.path.join(self._folder, replaced))
+        if mark is not None:
+            self._journal.forget(mark)
+
+    def _added(self, _result: None) -> None:
+        self._running = None
+        if self._waiting:
+            self._work()
+            return
+        askers, self._askers = self._askers, []
+        for asked in askers:
+            asked.callback(None)
+
+    def _not_added(self, failure: Any, batch: list[str]) -> None:
+        """The database is gone, or locked: what waits stays in the journal, and is tried again."""
+        self._running = None
+        self._waiting[:0] = batch
+        _log.error("indexing failed, will be tried again: {error}", error=failure.value)
+        askers, self._askers = self._askers, []
+        for asked in askers:
+            asked.errback(failure)
+        if not self._stopped and self._timer is None:
+            self._timer = self._reactor.callLater(_RETRY, self._look, len(self._waiting))
+
+    def _end(self, _result: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._pool.stop()
+        self._journal.close()
+        self._index.close()
+
+
+def _at(header: InstanceHeader, path: str) -> InstanceHeader:
+    """The header under its path in the archive."""
+    return InstanceHeader(
+        path,
+        header.sop_class_uid,
+        header.sop_instance_uid,
+        header.transfer_syntax,
+        header.offset,
+        header.size,
+        header.values,
+    )
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _log.warn("{path}: cannot be removed: {error}", path=path, error=error)

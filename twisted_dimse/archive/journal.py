@@ -1,0 +1,105 @@
+"""The journal: which instances were acknowledged and are not in the index yet.
+
+A success response waits for a line here, not for index rows. After a crash the lines that are left
+say what has to be indexed, so start-up takes a time that grows with them and not with the archive.
+
+    DIR/journal/00000001.log        one path a line, relative to DIR/instances
+
+A file is begun when the server starts and each time all is indexed; those before it are deleted
+once what they name is in the index.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Sequence
+
+from twisted_dimse.services.syncing import sync_folder
+
+_LARGEST = 4 << 20  # octets of one file before the next is begun
+
+
+class Journal:
+    """Appends lines, durably if asked to; from any thread. `noted` counts them.
+
+    Raises `OSError` where the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        os.makedirs(folder, exist_ok=True)
+        self._number = max((number for number, _ in self._files()), default=0)
+        self._descriptor = -1
+        self._size = 0
+        self._lock = threading.Lock()
+        self.noted = 0
+
+    def left_over(self) -> list[str]:
+        """The paths that an earlier run acknowledged and may not have indexed, oldest first."""
+        paths: list[str] = []
+        for _, path in self._files():
+            with open(path, "rb") as file:
+                lines = file.read().split(b"\n")
+            # A last line without its end was cut by a crash before it was acknowledged.
+            paths += (line.decode("ascii", "replace") for line in lines[:-1] if line)
+        return paths
+
+    def append(self, paths: Sequence[str], *, durably: bool) -> None:
+        """Note instances that are stored; on the disk before this returns, where ``durably``."""
+        with self._lock:
+            self._append(paths, durably)
+            self.noted += len(paths)
+
+    def _append(self, paths: Sequence[str], durably: bool) -> None:
+        if self._descriptor < 0 or self._size > _LARGEST:
+            self._begin(durably)
+        data = "".join(f"{path}\n" for path in paths).encode("ascii")
+        written = os.write(self._descriptor, data)
+        self._size += written
+        if written < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path(self._number))
+        if durably:
+            os.fdatasync(self._descriptor)
+
+    def mark(self, noted: int) -> int | None:
+        """Begin a new file; what is noted so far lies in those up to the number returned. None
+        where more was `noted` meanwhile than the caller knows of."""
+        with self._lock:
+            if noted != self.noted:
+                return None
+            self._close()
+            return self._number
+
+    def forget(self, mark: int) -> None:
+        """Everything noted before ``mark`` is in the index."""
+        for number, path in self._files():
+            if number <= mark:
+                os.unlink(path)
+
+    def close(self) -> None:
+        """No more is noted."""
+        with self._lock:
+            self._close()
+
+    def _begin(self, durably: bool) -> None:
+        self._close()
+        self._number += 1
+        path = self._path(self._number)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._size = 0
+        if durably:
+            sync_folder(self._folder)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _path(self, number: int) -> str:
+        return os.path.join(self._folder, f"{number:08}.log")
+
+    def _files(self) -> list[tuple[int, str]]:
+        names = (name for name in os.listdir(self._folder) if name.endswith(".log"))
+        return sorted((int(name[:-4]), os.path.join(self._folder, name)) for name in names)

@@ -1,0 +1,92 @@
+"""The tables of the index: a row for each patient, study, series and instance.
+
+`header` columns hold the attributes of a level as `header.InstanceHeader.dataset` encodes them;
+the other columns are there to be searched. `VERSION` counts the changes of this file.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+VERSION = 1
+
+metadata = MetaData()
+_ID = BigInteger().with_variant(Integer, "sqlite")
+
+info = Table(
+    "info",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+patients = Table(
+    "patients",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    # Issuer and Patient ID; of a patient without an ID, the study.
+    Column("key", Text, nullable=False, unique=True),
+    Column("patient_id", Text, nullable=False, index=True),
+    # The component groups of the name as `services.matching` compares them.
+    Column("name_1", Text, nullable=False, index=True),
+    Column("name_2", Text, nullable=False, index=True),
+    Column("name_3", Text, nullable=False, index=True),
+    Column("header", LargeBinary, nullable=False),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("patient", _ID, ForeignKey("patients.id"), nullable=False, index=True),
+    Column("uid", String(64), nullable=False, unique=True),
+    Column("date", Text, nullable=False, index=True),
+    Column("accession_number", Text, nullable=False, index=True),
+    Column("header", LargeBinary, nullable=False),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("study", _ID, ForeignKey("studies.id"), nullable=False),
+    Column("uid", String(64), nullable=False, unique=True),
+    Column("modality", Text, nullable=False),
+    Column("header", LargeBinary, nullable=False),
+    Index("series_study_modality", "study", "modality"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("series", _ID, ForeignKey("series.id"), nullable=False),
+    Column("uid", String(64), nullable=False, unique=True),
+    Column("sop_class", String(64), nullable=False),
+    Column("transfer_syntax", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("offset", _ID, nullable=False),
+    Column("size", _ID, nullable=False),
+    Column("header", LargeBinary, nullable=False),
+    Index("instances_series_class", "series", "sop_class"),
+)
+
+# Storage commitment requests of which the result was not delivered yet.
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("ae_title", String(16), nullable=False),
+    Column("report", Text, nullable=False),
+)
