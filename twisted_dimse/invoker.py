@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_dimse import telemetry
@@ -25,6 +26,7 @@ from twisted_dimse.outgoing import OutgoingMessage
 from twisted_dimse.results import RetrieveOutcome
 from twisted_dimse.upperlayer.negotiation import AcceptedContext
 
+_log = Logger()
 _CANCELLABLE = (commands.C_FIND_RQ, commands.C_MOVE_RQ, commands.C_GET_RQ)
 
 
@@ -100,6 +102,7 @@ class Invoker:
     def __init__(self) -> None:
         self._invocations: Invocations[Operation] = Invocations(self._begin)
         self._queues: set[AnswerQueue] = set()
+        self._advancing = False
 
     def cancel(self, deferred: Deferred[Any]) -> None:
         """Send C-CANCEL for a running `find`, `move` or `get`, and let its Deferred fire with the
@@ -139,9 +142,9 @@ class Invoker:
             return fail(refusal)
         deferred: Deferred[Any] = Deferred(lambda _deferred: self._disown(operation))
         operation.deferred = deferred
-        for queue in self._queues:
-            queue.go_on()  # what reads slowly may not hold up what comes after it
         self._invocations.submit(operation)
+        for queue in list(self._queues):
+            queue.go_on()  # what reads slowly may not hold up what comes after it
         return deferred
 
     def _begin(self, operation: Operation, message_id: int) -> None:
@@ -210,19 +213,36 @@ class Invoker:
 
     def _responded(self, operation: Operation, command: CommandSet, data: bytes | None) -> Any:
         status = command["Status"]
-        dataset = None
-        if data is not None:
-            try:
-                dataset = decode_dataset(data, operation.context.transfer_syntax)
-            except ValueError as error:
-                return self._ended(operation, command, Failure(_unreadable(error)))
-        if category(status) is Category.PENDING:
-            if not operation.cancellable:
-                raise ProtocolViolation(f"{command.name} with the pending status {status:04X}H")
-            if operation.on_pending is not None and not operation.disowned:
-                return operation.on_pending(command, dataset)
+        pending = category(status) is Category.PENDING
+        if pending and not operation.cancellable:
+            raise ProtocolViolation(f"{command.name} with the pending status {status:04X}H")
+        if pending and (operation.disowned or operation.on_pending is None):
             return None
+        dataset = None
+        try:
+            if data is not None:
+                dataset = decode_dataset(data, operation.context.transfer_syntax)
+        except ValueError as error:
+            unreadable = Failure(_unreadable(error))
+            if not pending:
+                return self._ended(operation, command, unreadable)
+            # Its message ID and slot stay taken until the final response.
+            self._send_cancel(operation)
+            return operation.end(unreadable)
+        if pending:
+            return self._pending(operation, command, dataset)
         return self._ended(operation, command, _outcome(operation, command, dataset))
+
+    def _pending(self, operation: Operation, command: CommandSet, dataset: Any) -> Any:
+        try:
+            assert operation.on_pending is not None
+            return operation.on_pending(command, dataset)
+        except Exception:
+            name = operation.name
+            _log.failure(
+                "association {number}: {name}: progress failed", number=self.number, name=name
+            )
+            return None
 
     def _ended(self, operation: Operation, command: CommandSet, result: Any) -> None:
         self._invocations.responded(operation.message_id, final=True)
@@ -233,8 +253,14 @@ class Invoker:
 
     def _advance(self) -> None:
         invocations = self._invocations
+        if self._advancing:
+            return  # one that cannot begin: the loop below goes on to the next
         if invocations.waiting:
-            invocations.advance()
+            self._advancing = True
+            try:
+                invocations.advance()
+            finally:
+                self._advancing = False
         if not invocations.outstanding and not invocations.waiting:
             self._operations_over()
 

@@ -334,15 +334,15 @@ class ServiceUser(Invoker):
             context = self._choose(uid, choice)
             identifier = _with_level(as_dataset(keys), level, uid)
             data = _encoded(identifier, context)
+            request = {
+                "AffectedSOPClassUID": uid,
+                "CommandField": _QUERY_FIELDS[service],
+                "Priority": _priority(priority),
+                "CommandDataSetType": commands.DATA_SET_FOLLOWS,
+                **more,
+            }
         except (DimseError, ValueError) as error:
             return fail(error)
-        request = {
-            "AffectedSOPClassUID": uid,
-            "CommandField": _QUERY_FIELDS[service],
-            "Priority": _priority(priority),
-            "CommandDataSetType": commands.DATA_SET_FOLLOWS,
-            **more,
-        }
         return self._submit(Operation(context, request, data, result, on_pending=on_pending))
 
     def _model_uid(self, service: str, model: QueryModel | str | None) -> str:
