@@ -72,6 +72,7 @@ def nodes(folder: Path) -> Iterator[Nodes]:
         "optional": f"dicomtls:0:{server.words}:ca={authority.cert}:verify=optional",
         "changing": f"dicomtls:0:{changing.words}",
         "expired": f"dicomtls:0:{expired.words}",
+        "stock": f"ssl:0:privateKey={server.key}:certKey={server.cert}",
         "balanced": f"haproxy:dicomtls:0:{server.words}:ca={authority.cert}",
     }
     options = ["--store-only", "--artim", "2"]
@@ -80,7 +81,7 @@ def nodes(folder: Path) -> Iterator[Nodes]:
     with peers.serving(*options) as running:
         running.wait_for_line("listens at", after=0)
         deadline = time.monotonic() + peers.SECONDS
-        while len(ports := re.findall(r"listens at 127.0.0.1:(\d+)", "\n".join(running.out))) < 7:
+        while len(ports := re.findall(r"listens at 127.0.0.1:(\d+)", "\n".join(running.out))) < 8:
             assert time.monotonic() < deadline, running.said
             time.sleep(0.02)
         named = dict(zip(endpoints, map(int, ports), strict=True))
@@ -181,6 +182,16 @@ def test_dimse_listen_takes_tls(nodes: Nodes, tmp_path: Path) -> None:
 
 
 # --- twistd dimse-scp
+
+
+def test_twisted_s_own_endpoint_for_tls_works_and_fails_in_words(nodes: Nodes) -> None:
+    peers.dimse("echo", *nodes.secure("stock")).succeeded()
+    since = len(nodes.server.out)
+    with nodes.connect("stock") as connected:
+        connected.sendall(raw.associate_rq())
+        while _received(connected):
+            pass
+    assert nodes.logged(since)[0].endswith("nobody at 127.0.0.1: no TLS on a port for it")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ _HTTP = frozenset(b"GPHDOCT")  # how methods, and the status line of an answer, 
 _PROXY_2 = 0x0D
 
 _ASK_FOR_TLS = "Say --tls, or dicomtls:HOST:PORT for the peer"
+_NO_TLS = "it speaks no TLS on this port. Ask without TLS, or for its port for TLS"
 _GIVE_CERTIFICATE = "Give --cert FILE and --key FILE (cert= and key= in an endpoint)"
 _GIVE_AUTHORITY = "Give --ca FILE (ca= in an endpoint)"
 
@@ -44,7 +45,7 @@ def not_tls(first: bytes, *, requestor: bool) -> str:
         return ""
     if requestor:
         what = "plain DICOM" if octet in _DICOM else "HTTP" if octet in _HTTP else "no TLS"
-        return f"it speaks {what} on this port. Ask without TLS, or for its port for TLS"
+        return _NO_TLS.replace("no TLS", what, 1)
     if octet in _DICOM:
         return "plain DICOM on a port for TLS"
     return _other(first, "TLS") or f"no TLS on a port for it (first octet {octet:02X}H)"
@@ -184,7 +185,7 @@ def _own_reason(reason: str, requestor: bool, allowed: str) -> str:
     if reason in ("no shared cipher", "no suitable signature algorithm", "no shared groups"):
         return f"it shares no TLS cipher suite with us{allowed}"
     if reason in ("wrong version number", "http request", "unknown protocol"):
-        return not_tls(b"\0", requestor=requestor)
+        return _NO_TLS if requestor else "no TLS on a port for it"
     if "key too small" in reason or "md too weak" in reason:
         return f"its key or certificate is too weak for us ({reason})"
     return ""
