@@ -447,10 +447,11 @@ class World:
         return self.watch(connect(peer, reactor=self.clock, **options))
 
     def associate(
-        self, handler: Any = None, server: dict[str, Any] | None = None, **options: Any
+        self, serving: Any = None, server: dict[str, Any] | None = None, **options: Any
     ) -> tuple[Association, Association]:
-        """An association with a new server: its requestor and its acceptor."""
-        endpoint = self.serve(handler, **(server or {}))
+        """An association with a new server: its requestor and its acceptor. ``serving`` is the
+        server's handler, ``server`` its options; the rest goes to `connect`."""
+        endpoint = self.serve(serving, **(server or {}))
         requestor: Association = self.result(self.connect(endpoint, **options))
         (acceptor,) = endpoint.factory.associations
         return requestor, acceptor
