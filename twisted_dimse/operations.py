@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -24,6 +24,7 @@ from twisted_dimse.dimse.command import CommandSet
 from twisted_dimse.errors import ContextNotAccepted, DimseError
 from twisted_dimse.handler import Handler
 from twisted_dimse.invoker import Invoker, Operation
+from twisted_dimse.keys import as_dataset, tag_of
 from twisted_dimse.results import Response, RetrieveOutcome
 from twisted_dimse.uids import MODALITY_WORKLIST_FIND, QUERY_MODELS, VERIFICATION, QueryModel
 from twisted_dimse.upperlayer.negotiation import AcceptedContext
@@ -217,7 +218,10 @@ class ServiceUser(Invoker):
     ) -> Deferred[Response]:
         """N-GET (PS3.7 10.1.2) of ``attributes``, tags or keywords; none means all."""
         request = _requested(commands.N_GET_RQ, class_uid, instance_uid)
-        tags = tuple(_tag(attribute) for attribute in attributes)
+        try:
+            tags = tuple(tag_of(attribute) for attribute in attributes)
+        except ValueError as error:
+            return fail(error)
         if tags:
             request["AttributeIdentifierList"] = tags
         return self._invoke(class_uid, context, request, None, check=check)
@@ -444,17 +448,6 @@ def _affected(field: int, class_uid: str, instance_uid: str | None) -> dict[str,
     return request
 
 
-def _tag(attribute: int | str) -> int:
-    if isinstance(attribute, int):
-        return int(attribute)
-    from pydicom.datadict import tag_for_keyword
-
-    tag = tag_for_keyword(attribute)
-    if tag is None:
-        raise ValueError(f"no attribute has the keyword {attribute!r}")
-    return int(tag)
-
-
 def _with_level(dataset: Any, level: str | None, uid: str) -> Any:
     """Fill (0008,0052) of a query/retrieve identifier; the caller's Dataset stays as it is."""
     if level is None or uid not in _MODEL_UIDS or "QueryRetrieveLevel" in dataset:
@@ -465,18 +458,6 @@ def _with_level(dataset: Any, level: str | None, uid: str) -> Any:
     filled.update(dataset)
     filled.QueryRetrieveLevel = level
     return filled
-
-
-def as_dataset(keys: Any) -> Any:
-    """A pydicom Dataset of keys that a caller gave as one, or as a dict of keywords."""
-    if not isinstance(keys, Mapping):
-        return keys
-    from pydicom import Dataset
-
-    dataset = Dataset()
-    for keyword, value in keys.items():
-        setattr(dataset, keyword, value)
-    return dataset
 
 
 def _class_name(uid: str) -> str:
