@@ -140,6 +140,31 @@ def test_a_certificate_for_clients_is_none_for_a_server(authority: Authority) ->
 
 def test_the_server_s_own_certificate_may_be_what_is_trusted(good: Pair) -> None:
     assert shake_hands(client("localhost", good.cert), server(good)).succeeded
+    elsewhere = shake_hands(client("pacs.other", good.cert), server(good))
+    assert "and not for pacs.other" in elsewhere.client_refusal
+
+
+@pytest.mark.parametrize(("host", "name"), [("pacs.example.", b"pacs.example"), ("::1%lo", None)])
+def test_a_host_is_looked_for_without_final_dot_and_zone(
+    host: str, name: bytes | None, authority: Authority, good: Pair
+) -> None:
+    outcome = shake_hands(client(host, authority.cert), server(good))
+    assert outcome.succeeded
+    assert outcome.server.get_servername() == name
+
+
+def test_an_international_name_is_compared_and_told_as_it_goes_over_the_wire(
+    authority: Authority,
+) -> None:
+    pair = authority.issue("muenchen", "xn--mnchen-3ya.example")
+    outcome = shake_hands(client("münchen.example", authority.cert), server(pair))
+    assert outcome.succeeded, outcome.client_refusal
+    assert outcome.server.get_servername() == b"xn--mnchen-3ya.example"
+
+
+def test_what_cannot_be_a_host_name_is_refused(authority: Authority) -> None:
+    with pytest.raises(ValueError, match=r"pacs\.\.example: not a host name"):
+        client("pacs..example", authority.cert)
 
 
 def test_insecure_takes_whoever_answers(stranger: Authority) -> None:

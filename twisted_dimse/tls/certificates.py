@@ -42,22 +42,20 @@ class Files:
         """What changes when a file does: some 5 microseconds."""
         return tuple(_signature(path) for path in (self.key, self.cert, self.ca))
 
-    def load_into(self, context: SSL.Context, *, verify: bool, server: bool) -> None:
-        """Put what the files hold into ``context``, the authorities only to ``verify``.
+    def load_into(
+        self, context: SSL.Context, *, verify: bool, server: bool
+    ) -> x509.Certificate | None:
+        """Put what the files hold into ``context``, the authorities only to ``verify``. Gives our
+        own certificate.
 
         Raises `ValueError`, with the file and what is wrong with it.
         """
-        if self.cert:
-            self._load_own(context)
+        own = self._load_own(context) if self.cert else None
         if verify:
             self._load_authorities(context, server)
+        return own
 
-    def expired(self) -> str:
-        """The day on which our own certificate ran out, empty where it has not."""
-        end = certificates(self.cert)[0].not_valid_after_utc
-        return f"{end:%Y-%m-%d}" if end < datetime.now(UTC) else ""
-
-    def _load_own(self, context: SSL.Context) -> None:
+    def _load_own(self, context: SSL.Context) -> x509.Certificate:
         own, *chain = certificates(self.cert)
         key = _private_key(self.key)
         try:
@@ -68,6 +66,7 @@ class Files:
             context.check_privatekey()
         except (SSL.Error, TypeError) as error:
             raise ValueError(_misfit(self, error)) from None
+        return own
 
     def _load_authorities(self, context: SSL.Context, server: bool) -> None:
         if not self.ca:
@@ -88,8 +87,14 @@ def certificates(path: str) -> list[x509.Certificate]:
         raise ValueError(f"{path}: not a PEM file")
     try:
         return x509.load_pem_x509_certificates(octets)
-    except ValueError:
+    except Exception:
         raise ValueError(f"{path}: no certificate in it, or a broken one") from None
+
+
+def expired(certificate: x509.Certificate) -> str:
+    """The day on which a certificate ran out, empty where it has not."""
+    end = certificate.not_valid_after_utc
+    return f"{end:%Y-%m-%d}" if end < datetime.now(UTC) else ""
 
 
 def _private_key(path: str) -> Any:

@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_dimse.tls import words
-from twisted_dimse.tls.certificates import Files
+from twisted_dimse.tls.certificates import Files, expired
 from twisted_dimse.tls.profiles import Profile
 
 VERIFY = ("required", "optional", "none")
@@ -101,8 +101,8 @@ class ServerConnections:
     def _load(self) -> SSL.Context:
         context = self._profile.context(server=True)
         verify = self._mode != SSL.VERIFY_NONE
-        self._files.load_into(context, verify=verify, server=True)
-        if day := self._files.expired():
+        own = self._files.load_into(context, verify=verify, server=True)
+        if own is not None and (day := expired(own)):
             _log.warn("the certificate in {cert} expired on {day}", cert=self._files.cert, day=day)
         return context
 
@@ -113,7 +113,7 @@ class ServerConnections:
         self._seen = now
         try:
             self._context = self._load()
-        except ValueError as error:
+        except Exception as error:
             _log.error("{why}; the certificates read before stay in use", why=str(error))
         else:
             _log.info("new certificates taken up from {cert}", cert=self._files.cert)
@@ -131,7 +131,8 @@ class ClientConnections:
     def __init__(self, profile: Profile, files: Files, host: str, *, verify: str) -> None:
         self._profile = profile
         self._files = files
-        self._host = host
+        self._host = host.rstrip(".").partition("%")[0]
+        self._server_name = b"" if _is_address(self._host) else _in_ascii(self._host)
         self._verify = verify != "none"
         self._context = profile.context(server=False)
         files.load_into(self._context, verify=self._verify, server=False)
@@ -142,8 +143,8 @@ class ClientConnections:
         handshake = Handshake(True, self._profile, self._files, host)
         mode = SSL.VERIFY_PEER if self._verify else SSL.VERIFY_NONE
         connection.set_verify(mode, handshake.verify)
-        if not _is_address(self._host):
-            connection.set_tlsext_host_name(self._host.encode("idna"))
+        if self._server_name:
+            connection.set_tlsext_host_name(self._server_name)
         protocol.handshake = handshake
         return connection
 
@@ -178,6 +179,13 @@ def _refusal(certificate: x509.Certificate, code: int, server: bool) -> str:
 def _name(name: x509.Name) -> str:
     common = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return f"CN={common[0].value!s}" if common else name.rfc4514_string()
+
+
+def _in_ascii(host: str) -> bytes:
+    try:
+        return host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{host}: not a host name") from None
 
 
 def _is_address(host: str) -> bool:
