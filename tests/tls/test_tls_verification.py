@@ -115,6 +115,20 @@ def test_without_a_ca_file_the_authorities_of_the_machine_are_asked(good: Pair) 
     assert "comes from CN=Test CA, which we do not trust" in outcome.client_refusal
 
 
+def test_what_a_stranger_calls_itself_stays_in_its_line(
+    stranger: Authority, authority: Authority
+) -> None:
+    pair = stranger.issue("evil\nassociation 7: all is well", "localhost")
+    refusal = shake_hands(client("localhost", authority.cert), server(pair)).client_refusal
+    assert "(CN=evil?association 7: all is well)" in refusal
+
+
+def test_of_many_names_some_are_told(authority: Authority) -> None:
+    pair = authority.issue("many", *(f"host{number}.example" for number in range(50)))
+    refusal = shake_hands(client("other.example", authority.cert), server(pair)).client_refusal
+    assert "host9.example, 40 more and not for other.example" in refusal
+
+
 def test_an_expired_certificate_is_refused_with_its_day(
     authority: Authority, logged: list[dict[str, Any]]
 ) -> None:

@@ -30,6 +30,7 @@ from twisted_dimse.tls import words
 from twisted_dimse.tls.certificates import Files, expired
 from twisted_dimse.tls.profiles import Profile
 
+_LONGEST_NAME = 200
 VERIFY = ("required", "optional", "none")
 
 _log = Logger()
@@ -162,7 +163,8 @@ def names(certificate: x509.Certificate) -> list[str]:
         return []
     value = extension.value
     found = list(value.get_values_for_type(x509.DNSName))
-    return found + [str(address) for address in value.get_values_for_type(x509.IPAddress)]
+    found += [str(address) for address in value.get_values_for_type(x509.IPAddress)]
+    return [_plain(name) for name in found]
 
 
 def _refusal(certificate: x509.Certificate, code: int, server: bool) -> str:
@@ -178,7 +180,12 @@ def _refusal(certificate: x509.Certificate, code: int, server: bool) -> str:
 
 def _name(name: x509.Name) -> str:
     common = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return f"CN={common[0].value!s}" if common else name.rfc4514_string()
+    return _plain(f"CN={common[0].value!s}" if common else name.rfc4514_string())
+
+
+def _plain(text: str) -> str:
+    """What a stranger wrote, fit for one line of a log."""
+    return "".join(one if one.isprintable() else "?" for one in text[:_LONGEST_NAME])
 
 
 def _in_ascii(host: str) -> bytes:

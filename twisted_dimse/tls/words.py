@@ -9,7 +9,7 @@ here does I/O or needs OpenSSL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _ALERT, _HANDSHAKE = 0x15, 0x16  # TLS record types (RFC 8446 5.1)
 # What OpenSSL has to judge: records of TLS, and the hello of SSL 2 that could announce TLS.
@@ -18,6 +18,7 @@ _DICOM = frozenset(range(1, 8))  # PDU types (PS3.8 9.3)
 _HTTP = frozenset(b"GPHDOCT")  # how methods, and the status line of an answer, begin
 _PROXY_2 = 0x0D
 
+_MOST_NAMES = 10
 _ASK_FOR_TLS = "Say --tls, or dicomtls:HOST:PORT for the peer"
 _NO_TLS = "it speaks no TLS on this port. Ask without TLS, or for its port for TLS"
 _GIVE_CERTIFICATE = "Give --cert FILE and --key FILE (cert= and key= in an endpoint)"
@@ -93,9 +94,11 @@ def _authority(server: bool) -> str:
     return f"{_GIVE_AUTHORITY} with the authority's certificate"
 
 
-def other_host(host: str, names: Iterable[str], subject: str) -> str:
+def other_host(host: str, names: Sequence[str], subject: str) -> str:
     """A certificate that is for ``names`` and not for ``host``."""
-    known = ", ".join(names)
+    known = ", ".join(names[:_MOST_NAMES])
+    if len(names) > _MOST_NAMES:
+        known += f", {len(names) - _MOST_NAMES} more"
     if not known:
         return (
             f"its certificate ({subject}) has no subjectAltName, so it is for no host at all. "
