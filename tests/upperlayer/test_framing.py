@@ -214,6 +214,14 @@ def test_an_unknown_pdu_type_is_refused_at_its_first_octet() -> None:
         assert violation.value.reason == 1
 
 
+def test_a_pdu_of_another_type_is_never_taken_for_data_whatever_it_looks_like() -> None:
+    octets = bytearray(pdu.PDataTF((LAST,)).encode())
+    for kind in sorted(set(range(256)) - {pdu.P_DATA_TF}):
+        octets[0] = kind
+        with pytest.raises(ProtocolViolation):
+            Framer().receive(bytes(octets))
+
+
 def test_an_unknown_pdu_type_behind_another_pdu_is_refused_at_its_first_octet() -> None:
     framer = Framer()
     framer.receive(OCTETS)

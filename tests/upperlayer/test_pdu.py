@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pdu_samples import (
     IMPLICIT,
     MAXIMUM,
     NAME,
+    PDUS,
     PROPOSED,
     REQUEST,
     TRANSFER,
@@ -280,6 +282,18 @@ def test_a_damaged_pdu_is_a_pdu_or_a_violation(data: st.DataObject) -> None:
         return
     if not (isinstance(value, pdu.AssociateRQ | pdu.AssociateAC)):
         assert decoded(value.encode()) == value
+
+
+# --- values
+
+
+@pytest.mark.parametrize("value", [*PDUS.values(), MAXIMUM, COMMON, PROPOSED], ids=type)
+def test_a_value_cannot_be_changed(value: Any) -> None:
+    before = value.encode()
+    for field in fields(value):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, field.name, None)
+    assert value.encode() == before
 
 
 # --- the look-up
