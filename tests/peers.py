@@ -172,6 +172,10 @@ class Running:
     def said(self) -> str:
         return "\n".join([str(self.command), *self.out, *self.err])
 
+    @property
+    def last_words(self) -> str:
+        return "\n".join([*self.out[-30:], *self.err])
+
     def wait_for_line(
         self, pattern: str, *, after: int = 0, within: float = SECONDS
     ) -> re.Match[str]:
@@ -259,15 +263,15 @@ class Server(Running):
 
     def empty(self) -> None:
         """Take away all that is stored."""
-        for folder in self.instances.iterdir():
-            shutil.rmtree(folder)
+        for path in self.instances.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def stopped(self) -> None:
         """End it as an administrator would; it must go in peace."""
         status = self.stop()
-        assert status in (-signal.SIGTERM, 128 + signal.SIGTERM), self.said
-        assert not self.err, self.said
-        assert "Traceback" not in self.said, self.said
+        assert status in (-signal.SIGTERM, 128 + signal.SIGTERM), self.last_words
+        assert not self.err, self.last_words
+        assert not any("Traceback" in line for line in self.out), self.last_words
 
 
 @contextmanager

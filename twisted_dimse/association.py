@@ -34,6 +34,7 @@ from twisted_dimse.errors import (
     ContextNotAccepted,
     DimseError,
     ProtocolViolation,
+    printable,
 )
 from twisted_dimse.handler import Handler
 from twisted_dimse.operations import ServiceUser
@@ -537,9 +538,9 @@ class Association(ServiceUser):
             "association {number}, {calling} at {address} to {called}: {how} after "
             "{messages} messages, {size} in {seconds:.1f} s",
             number=self.number,
-            calling=self.calling_ae_title or "nobody",
+            calling=printable(self.calling_ae_title) or "nobody",
             address=self.address,
-            called=self.called_ae_title or "nobody",
+            called=printable(self.called_ae_title) or "nobody",
             how=how,
             messages=self.messages,
             size=_in_words(octets),

@@ -3,7 +3,8 @@
 It finds the values of a few top-level attributes without parsing the data set: lengths are
 followed, nested items skipped, in Implicit VR Little Endian, Explicit VR Little Endian, Explicit
 VR Big Endian, and the deflated syntax. Only an element that straddles two slices is kept, and
-only up to `MAX_VALUE` octets of a value that is wanted.
+only up to `MAX_VALUE` octets of a value that is wanted. Of a deflated data set the first
+`MAX_INFLATED` octets are looked at.
 
     scan = ElementScan("1.2.840.10008.1.2.1", {0x0020000D, 0x0020000E})
     scan.feed(slice)                    # until scan.done
@@ -30,6 +31,7 @@ SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
 
 MAX_VALUE = 1 << 16
+MAX_INFLATED = 1 << 24
 _PIXEL_DATA_GROUP = 0x7FE0
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -57,6 +59,7 @@ class ElementScan:
         self._skip = 0
         # Open items and sequences of undefined length; True for those of implicit VR (UN).
         self._depth: list[bool] = []
+        self._inflated = 0
         self._implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
         order = ">" if transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else "<"
         self._tag_vr = struct.Struct(order + "HH2sH")
@@ -87,14 +90,18 @@ class ElementScan:
         self._scan(data)
 
     def _feed_deflated(self, data: bytes | memoryview) -> None:
-        """Inflate in bounded pieces, so that a small slice cannot become gigabytes."""
+        """Inflate in bounded pieces and not without an end, so that a small slice can neither
+        fill the memory nor hold up everybody."""
         inflate, self._inflate = self._inflate, None
         assert inflate is not None
         try:
             while not self.done:
                 plain = inflate.decompress(data, MAX_VALUE)
                 if plain:
+                    self._inflated += len(plain)
                     self.feed(plain)
+                    if self._inflated > MAX_INFLATED:
+                        self._give_up()
                 data = inflate.unconsumed_tail
                 if not plain and not data:
                     break

@@ -150,4 +150,9 @@ class StatusError(DimseError):
         text = f"status 0x{self.status:04X}"
         if self.meaning:
             text += f" ({self.meaning})"
-        return f"{text}: {self.comment}" if self.comment else text
+        return f"{text}: {printable(self.comment)}" if self.comment else text
+
+
+def printable(text: str) -> str:
+    """What a peer wrote, fit for one line of a log or a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

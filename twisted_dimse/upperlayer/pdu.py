@@ -151,8 +151,7 @@ class AssociateAC(_UserInformation):
     echo: bytes = field(default=b"", repr=False, compare=False)
 
     def encode(self) -> bytes:
-        titles = self.called_ae_title.encode("ascii").ljust(16)
-        titles += self.calling_ae_title.encode("ascii").ljust(16)
+        titles = f"{self.called_ae_title:16}{self.calling_ae_title:16}".encode("latin-1")
         return _associate_pdu(self, self.echo or titles + bytes(32))
 
     @classmethod
