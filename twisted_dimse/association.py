@@ -306,11 +306,14 @@ class Association(ServiceUser):
         wait = incoming.write(fragment.data) if fragment.data else None
         if not fragment.is_last:
             return wait
-        self._incoming = None
         if wait is None:
-            return self._deferred_of(incoming.finish())
-        wait.addCallback(lambda _: None if self._over else incoming.finish())
+            return self._deferred_of(self._data_complete(incoming))
+        wait.addCallback(lambda _: None if self._over else self._data_complete(incoming))
         return wait
+
+    def _data_complete(self, incoming: Incoming) -> Any:
+        self._incoming = None
+        return incoming.finish()
 
     def release_requested(self) -> None:
         self._released = True

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from twisted.logger import Logger
+
 from twisted_dimse.datastream import MAX_DATA_SET, CollectingSink, Sink, decode_dataset
 from twisted_dimse.dimse.command import CommandSet
 from twisted_dimse.dimse.status import CANNOT_UNDERSTAND, UNRECOGNIZED_OPERATION
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     from twisted_dimse.association import Association
     from twisted_dimse.upperlayer.pdu import AssociateRQ, UserIdentity
+
+_log = Logger()
 
 
 class Request:
@@ -143,7 +147,10 @@ class Request:
         self.cancelled = True
         callbacks, self._callbacks = self._callbacks or [], None
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                _log.failure("on_cancel of message {id} failed", id=self.message_id)
 
     def take_data(self, data: bytes) -> None:
         """Keep the encoded data set for `dataset`."""

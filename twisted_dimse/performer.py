@@ -101,8 +101,12 @@ class Incoming:
     def abandon(self) -> None:
         """The association ended first."""
         sink, self._sink = self._sink, None
-        if sink is not None:
+        if sink is None:
+            return
+        try:
             sink.abandon()
+        except Exception:
+            _log.failure("a sink could not be abandoned")
 
     def _fail(self, failure: Failure) -> None:
         self._failure = failure
@@ -151,11 +155,12 @@ class Performer:
 
     def end(self) -> None:
         """The association is over; what is still performed will not be answered."""
-        for request in list(self._outstanding.values()):
-            request.cancel()
+        outstanding = list(self._outstanding.values())
+        self._outstanding.clear()
+        for request in outstanding:
             if telemetry.subscribers:
                 self._note_end(request, None)
-        self._outstanding.clear()
+            request.cancel()
 
     # --- what may not be performed
 
@@ -222,7 +227,8 @@ class Performer:
         if inspect.iscoroutine(result):
             result = Deferred.fromCoroutine(result)
         if isinstance(result, Deferred):
-            request.on_cancel(result.cancel)
+            if request.operation is None:  # an instance that is here is not let go of again
+                request.on_cancel(result.cancel)
             result.addBoth(self._answer, request)
         else:
             self._answer(result, request)
@@ -241,6 +247,8 @@ class Performer:
     def _answer_once(self, result: Any, request: Request) -> None:
         try:
             status, dataset, elements = self._interpret(request, result)
+            if category(status) is Category.PENDING:
+                raise TypeError(f"a handler gave the pending status {status:04X}H as its last")
             self._respond(request, status, dataset, elements)
         except Exception:
             # Nonsense from the handler, such as a data set that cannot be encoded.
@@ -294,7 +302,7 @@ class Performer:
                     return SUCCESS
                 status, dataset = match if isinstance(match, tuple) else (PENDING, match)
                 if dataset is None or category(_checked_status(status)) is not Category.PENDING:
-                    return match
+                    return status, dataset
                 self._send(request, status, dataset, {}, soon=True)
                 if sender.congested:
                     sender.pump()
@@ -338,9 +346,13 @@ class Performer:
         if self._outstanding.get(message_id) is not request:
             return  # the association ended, or the operation was answered
         del self._outstanding[message_id]
+        try:
+            self._send(request, status, dataset, elements)
+        except Exception:
+            self._outstanding[message_id] = request  # it is still to be answered
+            raise
         if telemetry.subscribers:
             self._note_end(request, status)
-        self._send(request, status, dataset, elements)
 
     def _send(
         self,
