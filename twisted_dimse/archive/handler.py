@@ -10,22 +10,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+import sqlalchemy as sa
 from pydicom import Dataset
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive import matching
+from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
 from twisted_dimse.archive.header import KEPT, Level
-from twisted_dimse.archive.index import Index, IndexUnusable
 from twisted_dimse.archive.indexer import Indexer
-from twisted_dimse.archive.journal import Journal
 from twisted_dimse.datastream import FileSource, Sink, decode_dataset
 from twisted_dimse.dimse.status import (
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
@@ -53,12 +53,8 @@ _RETRIEVE_AE_TITLE, _INSTANCE_AVAILABILITY = 0x00080054, 0x00080056
 _log = Logger()
 
 
-class CannotOpen(Exception):
-    """The archive cannot be opened; the text names the option and what is wrong."""
-
-
 class Archive:
-    """One folder of instances with its journal and index.
+    """A folder of instances at work: files, journal, index, and the threads that read and index.
 
     ``database`` is a SQLAlchemy URL, by default a SQLite file in the folder; ``options`` go to
     `services.files.InstanceFiles`. Raises `CannotOpen`.
@@ -70,22 +66,22 @@ class Archive:
         if reactor is None:
             from twisted.internet import reactor
         self.reactor = reactor
-        self._lock = -1
+        self._folder = ArchiveFolder(directory, database)
         try:
             self.files = InstanceFiles(
-                directory, require_uids=True, record=self._record, reactor=reactor, **options
+                directory,
+                require_uids=True,
+                record=self._record,
+                unplaced=lambda _path: self._folder.journal.take_back(),
+                reactor=reactor,
+                **options,
             )
-            self._take_lock()
             self.partial = self.files.remove_partial()
-            self._journal = Journal(os.path.join(self.files.directory, "journal"))
         except OSError as error:
+            self._folder.close()
             raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
-        url = database or f"sqlite:///{os.path.join(self.files.directory, 'index.sqlite')}"
-        try:
-            self.index = Index.open(url)
-        except IndexUnusable as error:
-            raise CannotOpen(f"--database {database or url}: {error}") from error
-        self.indexer = Indexer(self.index, self._journal, self.files.instances, reactor)
+        self.index = self._folder.index
+        self.indexer = Indexer(self._folder, reactor)
         self._readers = ThreadPool(0, 4, "queries")
         self._durably = self.files.durability == "sync"
 
@@ -102,16 +98,22 @@ class Archive:
 
     def stored(self, path: str) -> None:
         """An instance is filed under ``path``."""
-        self.indexer.stored(self._relative(path))
+        self.indexer.stored(self._folder.relative(path))
 
     def in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
-        """Read from the index off the reactor."""
-        return deferToThreadPool(self.reactor, self._readers, function, *args)
+        """Read from the index off the reactor. Fails with `StatusError` 0xA700 where that cannot
+        be done now."""
+        done = deferToThreadPool(self.reactor, self._readers, function, *args)
+        return done.addErrback(_out_of_resources)
+
+    def up_to_date(self) -> Deferred[None]:
+        """Fires when what was stored before can be found; fails as `in_thread` does."""
+        return self.indexer.up_to_date().addErrback(_out_of_resources)
 
     async def rows(self, statement: Any) -> AsyncIterator[Any]:
         """The rows of a SELECT, once all that was stored before is indexed; fetched from the
         database in pages, as they are taken."""
-        await self.indexer.up_to_date()
+        await self.up_to_date()
         cursor = self.index.select(statement)
         result = await self.in_thread(cursor.__enter__)
         try:
@@ -122,25 +124,12 @@ class Archive:
             await self.in_thread(cursor.__exit__, None, None, None)
 
     def _record(self, paths: list[str]) -> None:
-        self._journal.append([self._relative(path) for path in paths], durably=self._durably)
-
-    def _relative(self, path: str) -> str:
-        return path[len(self.files.instances) + 1 :]
-
-    def _take_lock(self) -> None:
-        """One server at a time: the lock goes with the process."""
-        path = os.path.join(self.files.directory, "lock")
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OSError(11, "another server is using this folder") from None
+        relative = [self._folder.relative(path) for path in paths]
+        self._folder.journal.append(relative, durably=self._durably)
 
     def _closed(self, _result: object) -> None:
         self._readers.stop()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._folder.close()
 
 
 class ArchiveHandler(Handler):
@@ -208,7 +197,7 @@ class ArchiveHandler(Handler):
         level = _level(request, keys)
         _check_retrieve(keys, level)
         statement = matching.instances(keys, level)
-        await self.archive.indexer.up_to_date()
+        await self.archive.up_to_date()
         rows = await self.archive.in_thread(self.archive.index.fetch, statement)
         return Instances(self._sources(rows), len(rows))
 
@@ -230,6 +219,14 @@ _UNIQUE = {
     Level.SERIES: 0x0020000E,
     Level.IMAGE: 0x00080018,
 }
+
+
+def _out_of_resources(failure: Failure) -> Failure:
+    """The database is gone, locked or full: one line for the log, and a status for the peer."""
+    failure.trap(sa.exc.SQLAlchemyError, OSError)
+    text = " ".join(str(getattr(failure.value, "orig", None) or failure.value).split())
+    _log.error("the index cannot be used now: {text}", text=text)
+    return Failure(StatusError(OUT_OF_RESOURCES, "the index cannot be used now"))
 
 
 def _identifier(request: Request) -> Dataset:

@@ -11,6 +11,7 @@ asks to be `up_to_date`, which fires when all that was acknowledged before it ca
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,9 +19,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import InstanceHeader, Unindexable
-from twisted_dimse.archive.index import Index
-from twisted_dimse.archive.journal import Journal
 
 _PAUSE = 0.25  # seconds after the last instance
 _MANY = 2000  # instances that do not wait for a pause
@@ -33,14 +33,13 @@ _log = Logger()
 class Indexer:
     """Adds what is stored to the index, in order.
 
-    ``folder`` is where the instances lie; paths are relative to it. ``reactor`` gives time and
-    threads.
+    Paths are those of ``folder``'s journal. ``reactor`` gives time and threads.
     """
 
-    def __init__(self, index: Index, journal: Journal, folder: str, reactor: Any) -> None:
-        self._index = index
-        self._journal = journal
+    def __init__(self, folder: ArchiveFolder, reactor: Any) -> None:
         self._folder = folder
+        self._index = folder.index
+        self._journal = folder.journal
         self._reactor = reactor
         self._pool = ThreadPool(0, 1, "indexer")
         self._waiting: list[str] = []
@@ -110,15 +109,15 @@ class Indexer:
         headers = []
         for path in batch:
             try:
-                header = InstanceHeader.read(os.path.join(self._folder, path))
+                header = InstanceHeader.read(self._folder.absolute(path))
             except FileNotFoundError:
                 continue  # replaced or deleted meanwhile
             except Unindexable as error:
                 _log.warn("not indexed: {error}", error=error)
                 continue
-            headers.append(_at(header, path))
+            headers.append(replace(header, path=path))
         for replaced in self._index.add(headers):
-            _remove(os.path.join(self._folder, replaced))
+            _remove(self._folder.absolute(replaced))
         if mark is not None:
             self._journal.forget(mark)
 
@@ -149,19 +148,6 @@ class Indexer:
         self._pool.stop()
         self._journal.close()
         self._index.close()
-
-
-def _at(header: InstanceHeader, path: str) -> InstanceHeader:
-    """The header under its path in the archive."""
-    return InstanceHeader(
-        path,
-        header.sop_class_uid,
-        header.sop_instance_uid,
-        header.transfer_syntax,
-        header.offset,
-        header.size,
-        header.values,
-    )
 
 
 def _remove(path: str) -> None:

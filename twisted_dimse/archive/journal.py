@@ -63,6 +63,11 @@ class Journal:
         if durably:
             os.fdatasync(self._descriptor)
 
+    def take_back(self) -> None:
+        """One of those noted was not stored after all."""
+        with self._lock:
+            self.noted -= 1
+
     def mark(self, noted: int) -> int | None:
         """Begin a new file; what is noted so far lies in those up to the number returned. None
         where more was `noted` meanwhile than the caller knows of."""
@@ -77,6 +82,12 @@ class Journal:
         for number, path in self._files():
             if number <= mark:
                 os.unlink(path)
+
+    def forget_all(self) -> None:
+        """Everything that was ever noted is in the index."""
+        with self._lock:
+            self._close()
+            self.forget(self._number)
 
     def close(self) -> None:
         """No more is noted."""

@@ -43,6 +43,7 @@ class SCPService(Service):
         self._reactor = reactor
         self._ports: list[Any] = []
         self._unsubscribe: Callable[[], None] = lambda: None
+        self._close: Callable[[], Any] = lambda: None
         self.factory: AssociationFactory | None = None
 
     def setServiceParent(self, parent: Any) -> None:
@@ -72,7 +73,7 @@ class SCPService(Service):
         stopped = [port.stopListening() or _fired() for port in ports]
         if self.factory is not None:
             stopped.append(self._drain(self.factory))
-        return DeferredList(stopped)
+        return DeferredList(stopped).addCallback(lambda _results: self._close())
 
     def _drain(self, factory: AssociationFactory) -> Deferred[Any]:
         seconds = self._options["drain-timeout"]
@@ -105,7 +106,7 @@ class SCPService(Service):
             except ValueError as error:
                 raise CannotStart(f"--peer {peer.ae_title}={peer.address}: {error}") from None
         try:
-            handler = options.handler_class() or self._filing_handler()
+            handler = options.handler_class() or self._default_handler()
         except usage.UsageError as error:
             raise CannotStart(str(error)) from None
         return AssociationFactory(
@@ -121,24 +122,54 @@ class SCPService(Service):
             reactor=self._reactor,
         )
 
-    def _filing_handler(self) -> Handler:
+    def _default_handler(self) -> Handler:
         options = self._options
-        directory = options["directory"]
+        filing = {
+            "durability": options["durability"],
+            "on_duplicate": options["on-duplicate"],
+            "max_instance": options["max-instance"],
+            "reactor": self._reactor,
+        }
+        if options["store-only"]:
+            return self._filing_handler(filing)
+        return self._archive_handler(filing)
+
+    def _filing_handler(self, filing: dict[str, Any]) -> Handler:
+        directory = self._options["directory"]
         try:
-            files = InstanceFiles(
-                directory,
-                durability=options["durability"],
-                on_duplicate=options["on-duplicate"],
-                max_instance=options["max-instance"],
-                reactor=self._reactor,
-            )
+            files = InstanceFiles(directory, **filing)
             left = files.remove_partial()
         except OSError as error:
             raise CannotStart(f"--directory {directory}: {_why_not(error)}") from None
+        self._say_where(files, left)
+        return FilingHandler(files)
+
+    def _archive_handler(self, filing: dict[str, Any]) -> Handler:
+        from twisted_dimse.archive.folder import CannotOpen
+        from twisted_dimse.archive.handler import Archive, ArchiveHandler
+
+        options = self._options
+        directory = options["directory"]
+        try:
+            archive = Archive(directory, database=options["database"], **filing)
+        except CannotOpen as error:
+            cause = error.__cause__
+            if isinstance(cause, PermissionError):
+                raise CannotStart(f"--directory {directory}: {_why_not(cause)}") from None
+            raise CannotStart(str(error)) from None
+        self._say_where(archive.files, archive.partial)
+        left = archive.start()
+        if left:
+            _log.info("{count} instances of an earlier run are to be indexed", count=left)
+        self._close = archive.close
+        return ArchiveHandler(
+            archive, ae_title=options["ae-title"], max_results=options["max-results"]
+        )
+
+    def _say_where(self, files: InstanceFiles, left: int) -> None:
         if left:
             _log.info("removed {count} unfinished files of an earlier run", count=left)
         _log.info("instances go to {directory}", directory=files.instances)
-        return FilingHandler(files)
 
     def _status_site(self) -> Any:
         from twisted_dimse.scp.metrics import Metrics

@@ -50,8 +50,8 @@ class InstanceFiles:
     "replace" the first, atomically; "keep" the first and succeed; "reject" with 0x0111.
     ``max_instance`` bounds a data set in octets. With ``require_uids`` a data set without a Study
     or Series Instance UID is refused with 0xA900, else it is kept under ``no-study/no-series``.
-    ``record``, if given, is called with the paths of instances that have their names, before they
-    are acknowledged; under "sync" in a thread, and durable when it returns.
+    ``record``, if given, is called with the paths of instances before they get their names, and
+    ``unplaced`` with one that then did not; under "sync" both in a thread.
 
     Raises `OSError` where the folder cannot be made or written to.
     """
@@ -65,6 +65,7 @@ class InstanceFiles:
         max_instance: int | None = None,
         require_uids: bool = False,
         record: Callable[[list[str]], None] | None = None,
+        unplaced: Callable[[str], None] = lambda _path: None,
         reactor: Any = None,
     ) -> None:
         if durability not in DURABILITIES or on_duplicate not in ON_DUPLICATE:
@@ -79,8 +80,9 @@ class InstanceFiles:
         self.max_instance = max_instance
         self.require_uids = require_uids
         self.record = record
+        self._unplaced = unplaced
         self._reactor = reactor
-        self._group = GroupSync(self.in_thread, self.place, record)
+        self._group = GroupSync(self.in_thread, self.place, record, unplaced)
         self._numbers = itertools.count(1)
         os.makedirs(self.incoming, exist_ok=True)
         os.makedirs(self.instances, exist_ok=True)
@@ -132,9 +134,15 @@ class InstanceFiles:
         if self.durability == "sync":
             return self._group.submit(Complete(descriptor, partial, final))
         os.close(descriptor)
-        self.place(partial, final)
-        if self.record is not None:
-            self.record([final])
+        if self.record is None:
+            self.place(partial, final)
+            return None
+        self.record([final])
+        try:
+            self.place(partial, final)
+        except BaseException:
+            self._unplaced(final)
+            raise
         return None
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:

@@ -28,11 +28,19 @@ class Complete(NamedTuple):
 
 
 class GroupSync:
-    """Syncs groups of files, one group at a time, in a thread that ``in_thread`` gives."""
+    """Syncs groups of files, one group at a time, in a thread that ``in_thread`` gives.
+
+    ``unplaced`` is called, in that thread, with what was recorded and did not get its name.
+    """
 
     def __init__(
-        self, in_thread: Callable[..., Deferred[Any]], place: Place, record: Record | None
+        self,
+        in_thread: Callable[..., Deferred[Any]],
+        place: Place,
+        record: Record | None,
+        unplaced: Callable[[str], None],
     ) -> None:
+        self._unplaced = unplaced
         self._in_thread = in_thread
         self._place = place
         self._record = record
@@ -60,36 +68,46 @@ class GroupSync:
     def _synced(self, results: Any, waiting: list[Deferred[None]]) -> None:
         failed = results if isinstance(results, Failure) else None
         for number, done in enumerate(waiting):
-            result = failed or results[number]
-            done.callback(result)
+            done.callback(failed or results[number])
         self._run()
 
     def _sync(self, files: list[Complete]) -> list[Failure | None]:
         """In the thread. One result for each file: None, or why it has no name."""
-        results: list[Failure | None] = []
-        placed: list[str] = []
+        results: list[Failure | None] = [_attempt(_sync_octets, complete) for complete in files]
+        synced = [at for at, result in enumerate(results) if result is None]
+        if self._record is not None and synced:
+            # Before the names: what is recorded and has no file is passed over, not the reverse.
+            self._record([files[at].final for at in synced])
         folders: dict[str, None] = {}
-        for complete in files:
-            try:
-                made_folder = self._place_synced(complete)
-            except Exception:
-                results.append(Failure())
-                continue
-            results.append(None)
-            placed.append(complete.final)
-            folders.update(dict.fromkeys(_folders_of(complete.final, made_folder)))
+        for at in synced:
+            results[at] = _attempt(self._place_one, files[at], folders)
         for folder in folders:
             sync_folder(folder)
-        if self._record is not None and placed:
-            self._record(placed)
         return results
 
-    def _place_synced(self, complete: Complete) -> bool:
+    def _place_one(self, complete: Complete, folders: dict[str, None]) -> None:
         try:
-            os.fsync(complete.descriptor)
-        finally:
-            os.close(complete.descriptor)
-        return self._place(complete.partial, complete.final)
+            made_folder = self._place(complete.partial, complete.final)
+        except Exception:
+            if self._record is not None:
+                self._unplaced(complete.final)
+            raise
+        folders.update(dict.fromkeys(_folders_of(complete.final, made_folder)))
+
+
+def _attempt(function: Callable[..., None], *args: Any) -> Failure | None:
+    try:
+        function(*args)
+    except Exception:
+        return Failure()
+    return None
+
+
+def _sync_octets(complete: Complete) -> None:
+    try:
+        os.fsync(complete.descriptor)
+    finally:
+        os.close(complete.descriptor)
 
 
 def sync_folder(path: str) -> None:

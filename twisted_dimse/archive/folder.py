@@ -1,0 +1,79 @@
+"""The folder of an archive, its lock and its index, as the server and the maintenance open them.
+
+with ArchiveFolder.open("./archive") as folder:
+    folder.index.count()
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from types import TracebackType
+
+from twisted_dimse.archive.index import Index, IndexUnusable
+from twisted_dimse.archive.journal import Journal
+
+
+class CannotOpen(Exception):
+    """The archive cannot be opened; the text names the option and what is wrong."""
+
+
+class ArchiveFolder:
+    """``DIR/instances``, ``DIR/journal``, ``DIR/lock`` and the index. One process at a time has it:
+    the lock goes with the process.
+
+    ``database`` is a SQLAlchemy URL, by default a SQLite file in the folder. Raises `CannotOpen`.
+    """
+
+    def __init__(self, directory: str, database: str | None = None) -> None:
+        self.directory = os.path.abspath(directory)
+        self.instances = os.path.join(self.directory, "instances")
+        self._lock = -1
+        try:
+            os.makedirs(self.instances, exist_ok=True)
+            self._take_lock()
+            self.journal = Journal(os.path.join(self.directory, "journal"))
+        except OSError as error:
+            self.close()
+            raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
+        url = database or f"sqlite:///{os.path.join(self.directory, 'index.sqlite')}"
+        try:
+            self.index = Index.open(url)
+        except IndexUnusable as error:
+            self.close()
+            name = f"--database {database}" if database else f"--directory {directory}: the index"
+            raise CannotOpen(f"{name}: {error}") from error
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+    def relative(self, path: str) -> str:
+        """A path under ``instances`` as journal and index have it."""
+        return path[len(self.instances) + 1 :]
+
+    def absolute(self, path: str) -> str:
+        return os.path.join(self.instances, path)
+
+    def __enter__(self) -> ArchiveFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.journal.close()
+        self.index.close()
+        self.close()
+
+    def _take_lock(self) -> None:
+        path = os.path.join(self.directory, "lock")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(error.errno, "another process is using this archive") from None

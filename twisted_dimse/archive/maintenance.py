@@ -1,0 +1,178 @@
+"""Maintenance of an archive that no server is using: verify, import, delete. All of it blocks.
+
+    with ArchiveFolder("./archive") as folder:
+        for finding in verify(folder):
+            print(finding.path, finding.problem)
+
+Each function yields what it did as it goes, so that a caller can show its progress.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from twisted_dimse.archive import schema
+from twisted_dimse.archive.folder import ArchiveFolder
+from twisted_dimse.archive.header import InstanceHeader, Unindexable
+from twisted_dimse.datastream import expand_paths, part10_header
+from twisted_dimse.services.syncing import sync_folder
+from twisted_dimse.uids import is_valid_uid
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One file that was looked at. `problem` is empty where all is well; `mended` says whether it
+    is now."""
+
+    path: str
+    problem: str = ""
+    mended: bool = False
+
+
+def verify(folder: ArchiveFolder) -> Iterator[Finding]:
+    """Compare files and index both ways, and repair the index.
+
+    A file that the index lacks, or has otherwise, is indexed anew; a row without a file is taken
+    out. A file that is damaged, or no instance, is reported and left alone.
+    """
+    known = dict(_known(folder))
+    unindexed: list[InstanceHeader] = []
+    for path in expand_paths([folder.instances]):
+        relative = folder.relative(path)
+        expected = known.pop(relative, None)
+        try:
+            header = replace(InstanceHeader.read(path), path=relative)
+        except (OSError, Unindexable) as error:
+            yield Finding(relative, f"cannot be read: {error}")
+            continue
+        found = (header.sop_instance_uid, header.offset, header.size)
+        if expected == found:
+            yield Finding(relative)
+            continue
+        problem = "not in the index" if expected is None else "not as the index has it"
+        unindexed.append(header)
+        yield Finding(relative, problem, mended=True)
+        if len(unindexed) >= _BATCH:
+            folder.index.add(unindexed)
+            unindexed = []
+    folder.index.add(unindexed)
+    gone = list(known)
+    folder.index.remove(gone)
+    for relative in gone:
+        yield Finding(relative, "in the index, but there is no file", mended=True)
+    folder.journal.forget_all()  # every file was looked at
+
+
+def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Finding]:
+    """Take in files and folders: each is copied, filed under its UIDs, and indexed.
+
+    An instance that is here already is replaced. What is no instance is reported.
+    """
+    batch: list[InstanceHeader] = []
+    for path in expand_paths(paths):
+        try:
+            header = _take_in(folder, path)
+        except (OSError, Unindexable) as error:
+            yield Finding(path, str(error))
+            continue
+        batch.append(header)
+        yield Finding(path)
+        if len(batch) >= _BATCH:
+            _index(folder, batch)
+            batch = []
+    _index(folder, batch)
+
+
+def delete(folder: ArchiveFolder, uid: str) -> Iterator[Finding]:
+    """Delete a study, a series or an instance, whichever ``uid`` is of: rows, then files.
+
+    Raises `LookupError` where nothing here has that UID.
+    """
+    paths = _paths_of(folder, uid)
+    if not paths:
+        raise LookupError(f"{uid}: no study, series or instance of this archive")
+    folder.index.remove(paths)
+    for relative in paths:
+        path = folder.absolute(relative)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            yield Finding(relative, "there was no file", mended=True)
+            continue
+        _remove_if_empty(os.path.dirname(path), folder.instances)
+        yield Finding(relative)
+
+
+def _known(folder: ArchiveFolder) -> Iterator[tuple[str, tuple[str, int, int]]]:
+    table = schema.instances.c
+    statement = sa.select(table.path, table.uid, table.offset, table.size)
+    with folder.index.select(statement) as rows:
+        for path, uid, offset, size in rows:
+            yield path, (uid, offset, size)
+
+
+def _paths_of(folder: ArchiveFolder, uid: str) -> list[str]:
+    joined = schema.instances.join(schema.series).join(schema.studies)
+    means = sa.or_(
+        schema.studies.c.uid == uid, schema.series.c.uid == uid, schema.instances.c.uid == uid
+    )
+    statement = sa.select(schema.instances.c.path).select_from(joined).where(means)
+    return [row[0] for row in folder.index.fetch(statement)]
+
+
+_numbers = itertools.count(1)
+
+
+def _take_in(folder: ArchiveFolder, path: str) -> InstanceHeader:
+    """Copy one file to where it belongs; its header there."""
+    header = InstanceHeader.read(path)
+    uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
+    if not all(map(is_valid_uid, uids)):
+        raise Unindexable(f"{path}: a UID that is none")
+    relative = f"{uids[0]}/{uids[1]}/{uids[2]}.dcm"
+    final = folder.absolute(relative)
+    incoming = os.path.join(folder.directory, "incoming")
+    os.makedirs(incoming, exist_ok=True)
+    partial = os.path.join(incoming, f"import-{os.getpid()}-{next(_numbers)}.part")
+    try:
+        meta = part10_header(header.sop_class_uid, uids[2], header.transfer_syntax)
+        with open(path, "rb") as source, open(partial, "xb") as target:
+            source.seek(header.offset)
+            target.write(meta)
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        os.rename(partial, final)
+        sync_folder(os.path.dirname(final))
+    except BaseException:
+        if os.path.exists(partial):
+            os.unlink(partial)
+        raise
+    return replace(header, path=relative, offset=len(meta))
+
+
+def _index(folder: ArchiveFolder, headers: list[InstanceHeader]) -> None:
+    for replaced in folder.index.add(headers):
+        path = folder.absolute(replaced)
+        if os.path.exists(path):
+            os.unlink(path)
+            _remove_if_empty(os.path.dirname(path), folder.instances)
+
+
+def _remove_if_empty(path: str, top: str) -> None:
+    """Remove a folder, and those above it up to ``top``, that have nothing in them."""
+    while path != top:
+        try:
+            os.rmdir(path)
+        except OSError:
+            return
+        path = os.path.dirname(path)
