@@ -393,5 +393,25 @@ def test_a_bad_request_gets_what_the_table_says(sent: str, got: str) -> None:
     assert ACCEPTOR_EVENTS[sent]() == got
 
 
+@pytest.mark.parametrize(
+    ("behind", "answered"),
+    [
+        (pdu.Abort(0, 0).encode(), b""),
+        (b"\x09", pdu.Abort(2, 1).encode()),
+        (pdu.ReleaseRQ().encode(), pdu.Abort(2, 2).encode()),
+        (echo(), pdu.Abort(2, 2).encode()),
+    ],
+    ids=["abort", "unknown PDU", "release request", "data"],
+)
+def test_what_comes_in_one_piece_with_the_request_ends_it_before_it_is_answered(
+    behind: bytes, answered: bytes
+) -> None:
+    acceptor = Acceptor(associate=False)
+    contexts = (negotiation.PresentationContext(VERIFICATION),)
+    request = negotiation.propose(negotiation.Proposal("SCP", "SCU", contexts)).encode()
+    acceptor.protocol.dataReceived(request + behind)
+    assert acceptor.transport.value() == answered
+
+
 def test_every_bad_request_tried_is_in_the_table() -> None:
     assert set(ACCEPTOR_EVENTS) == {row[0] for row in table("What becomes of bad requests")}

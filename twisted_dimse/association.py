@@ -204,8 +204,8 @@ class Association(ServiceUser):
         request: pdu.AssociateRQ,
         identity_response: bytes | None = None,
     ) -> None:
-        """Accept what of ``request`` fits ``policy``."""
-        if self._over:
+        """Accept what of ``request`` fits ``policy``; too late where the peer has gone on."""
+        if self._over or not self.protocol.awaits_answer:
             return
         answer, agreement = negotiation.accept(request, policy, identity_response)
         try:
@@ -216,8 +216,8 @@ class Association(ServiceUser):
             self.reject(AssociationRejected(1, 1, 1))
 
     def reject(self, error: AssociationRejected) -> None:
-        """Reject the association request."""
-        if not self._over:
+        """Reject the association request; too late where the peer has gone on."""
+        if not self._over and self.protocol.awaits_answer:
             self._end(error)
             self.protocol.reject(pdu.AssociateRJ(error.result, error.source, error.reason))
 

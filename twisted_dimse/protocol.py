@@ -310,6 +310,11 @@ class AssociationProtocol(Protocol):
         """Start the wait for the peer's answer."""
         self._start("_acse", self.timeouts.acse, "no answer to the association request")
 
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the peer's association request is still to be answered by us."""
+        return self.provider.state is State.Sta3
+
     def accept(self, answer: pdu.AssociateAC, max_send_length: int) -> None:
         self.sender.outgoing.set_limit(max_send_length)
         self._perform(self.provider.accept(answer))
