@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from twisted_dimse.protocol import Timeouts
     from twisted_dimse.results import Response, RetrieveOutcome
     from twisted_dimse.server import AssociationFactory, listen
+    from twisted_dimse.services.query_retrieve import move, query, retrieve
     from twisted_dimse.services.storage import StoreOutcome, store_files
     from twisted_dimse.uids import PATIENT_ROOT, PATIENT_STUDY_ONLY, STUDY_ROOT, VERIFICATION
     from twisted_dimse.upperlayer.negotiation import AcceptedContext, PresentationContext, Window
@@ -45,6 +46,9 @@ _WHERE = {
     "Association": "association",
     "store_files": "services.storage",
     "StoreOutcome": "services.storage",
+    "query": "services.query_retrieve",
+    "retrieve": "services.query_retrieve",
+    "move": "services.query_retrieve",
     "listen": "server",
     "AssociationFactory": "server",
     "Handler": "handler",
@@ -104,6 +108,9 @@ __all__ = [
     "__version__",
     "connect",
     "listen",
+    "move",
+    "query",
+    "retrieve",
     "store_files",
 ]
 

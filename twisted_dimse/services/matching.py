@@ -47,7 +47,7 @@ Predicate = Callable[[Dataset], bool]
 # Whether one value that an entity has is what a key asks for.
 Test = Callable[[str], bool]
 
-_WITH_WILDCARDS = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
+WITH_WILDCARDS = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 _WITH_ALL_VALUES = frozenset(("AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"))
 _EMPTY = '""'
 
@@ -103,7 +103,7 @@ def kind_of(keys: Dataset, tag: int, rules: Rules = QUERY_RULES) -> Matching:
         return Matching.RANGE if ranged else Matching.SINGLE
     if rules.multiple_value and len(asked_for) > 1 and vr in _WITH_ALL_VALUES:
         return Matching.MULTIPLE_VALUE
-    if vr in _WITH_WILDCARDS and any("*" in text or "?" in text for text in asked_for):
+    if vr in WITH_WILDCARDS and any("*" in text or "?" in text for text in asked_for):
         return Matching.WILDCARD
     return Matching.SINGLE
 
@@ -256,7 +256,7 @@ def _tests(keys: Dataset, tag: int) -> Iterator[Test]:
             yield _number_test(text)
         elif vr == "PN":
             yield name_test(text)
-        elif vr in _WITH_WILDCARDS:
+        elif vr in WITH_WILDCARDS:
             yield _text_test(text)
         else:
             yield text.__eq__
