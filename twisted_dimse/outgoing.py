@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
-from twisted_dimse.dimse.message import fragment_size
+from twisted_dimse.dimse.message import fragment_size, fragments
 from twisted_dimse.upperlayer.framing import p_data_header
 
 BLOCK = 262144
@@ -190,14 +190,13 @@ class Outgoing:
             pieces.append(p_data_header(context_id, is_command, is_last, end))
             pieces.append(data)
             return
-        view = memoryview(data)
-        whole = p_data_header(context_id, is_command, False, size)
-        last = (end - 1) // size * size
-        for start in range(0, last, size):
-            pieces.append(whole)
-            pieces.append(view[start : start + size])
-        pieces.append(p_data_header(context_id, is_command, is_last, end - last))
-        pieces.append(view[last:])
+        *whole, rest = fragments(data, size + 6)
+        header = p_data_header(context_id, is_command, False, size)
+        for piece in whole:
+            pieces.append(header)
+            pieces.append(piece)
+        pieces.append(p_data_header(context_id, is_command, is_last, len(rest)))
+        pieces.append(rest)
 
 
 class _BytesReader:
