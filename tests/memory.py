@@ -16,6 +16,7 @@ be stalled, cut into pieces of at most `World.most` octets, or break at any octe
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import struct
@@ -378,6 +379,13 @@ class Reactor(Clock):
         return due or bool(work)
 
 
+@functools.cache
+def _freeze() -> None:
+    """Let the collector skip what is imported by now, so that each `check` has little to do."""
+    gc.collect()
+    gc.freeze()
+
+
 class World:
     """A clock and the links under it. Leaving it ends what is left and calls `check`.
 
@@ -397,9 +405,7 @@ class World:
         self._watched: list[Deferred[Any]] = []
 
     def __enter__(self) -> Self:
-        if not gc.get_freeze_count():
-            gc.collect()
-            gc.freeze()  # what is imported by now, so that each `check` has little to look at
+        _freeze()
         globalLogPublisher.addObserver(self._observe)
         return self
 
