@@ -31,6 +31,14 @@ NOT_SOURCE = shutil.ignore_patterns(
 )
 
 
+USE = """
+from twisted.internet import reactor
+from twisted.internet.endpoints import clientFromString
+from twisted_dimse import Handler, connect, listen
+clientFromString(reactor, "dicomtls:localhost:2762")
+"""
+
+
 def run(*command: str | Path, cwd: Path) -> str:
     done = subprocess.run(
         [str(part) for part in command],
@@ -74,7 +82,7 @@ def test_an_installation_shows_the_plugin_and_the_commands(
     assert "dimse-scp" in run(programs / "twistd", "--help", cwd=tmp_path)
     assert "--directory" in run(programs / "twistd", "dimse-scp", "--help", cwd=tmp_path)
     assert "store" in run(programs / "dimse", "--help", cwd=tmp_path)
-    run(programs / "python", "-c", "import twisted_dimse", cwd=tmp_path)
+    run(programs / "python", "-c", USE, cwd=tmp_path)
 
 
 def test_the_wheel_holds_every_module_and_leaves_twisted_alone(
@@ -87,9 +95,8 @@ def test_the_wheel_holds_every_module_and_leaves_twisted_alone(
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert modules <= names
-    assert {name for name in names if name.startswith("twisted/")} == {
-        "twisted/plugins/twisted_dimse_plugin.py"
-    }
+    plugins = {f"twisted/plugins/{path.name}" for path in (ROOT / "twisted/plugins").glob("*.py")}
+    assert {name for name in names if name.startswith("twisted/")} == plugins
     assert not {name for name in names if name.startswith(("tests/", "docs/", "examples/"))}
 
 
