@@ -242,7 +242,7 @@ class _FileReader:
             except Exception as error:
                 raise SourceFailed(f"data set cannot be read: {error}") from error
             if not count:
-                raise SourceFailed(f"data set ends {len(view) - filled} octets early")
+                raise SourceFailed(f"data set ends {(self.left or 0) - filled} octets early")
             filled += count
 
     def _read_ahead(self, size: int) -> tuple[Buffer, bool]:
