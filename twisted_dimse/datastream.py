@@ -119,9 +119,9 @@ class FileSource:
             raise NotDicom(f"{name}: not a DICOM file")
         sop_class, sop_instance = _text(meta, 0x0002), _text(meta, 0x0003)
         if not (sop_class and sop_instance):
-            found = _scan_file(name, offset, syntax)
-            sop_class = sop_class or found.get(SOP_CLASS_UID, b"").decode("latin-1")
-            sop_instance = sop_instance or found.get(SOP_INSTANCE_UID, b"").decode("latin-1")
+            scan = _scan_file(name, offset, syntax)
+            sop_class = sop_class or scan.text(SOP_CLASS_UID)
+            sop_instance = sop_instance or scan.text(SOP_INSTANCE_UID)
         if sop_class == _MEDIA_STORAGE_DIRECTORY:
             raise NotDicom(f"{name}: a DICOMDIR, which belongs to media and is never sent")
         if not (sop_class and sop_instance):
@@ -366,13 +366,13 @@ def _guess_syntax(start: bytes) -> str | None:
     return None
 
 
-def _scan_file(path: str, offset: int, transfer_syntax: str) -> dict[int, bytes]:
+def _scan_file(path: str, offset: int, transfer_syntax: str) -> ElementScan:
     scan = ElementScan(transfer_syntax, (SOP_CLASS_UID, SOP_INSTANCE_UID))
     with Path(path).open("rb") as file:
         file.seek(offset)
         while not scan.done and (data := file.read(1 << 16)):
             scan.feed(data)
-    return scan.found
+    return scan
 
 
 def _syntax_of(dataset: Any) -> str:

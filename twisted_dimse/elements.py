@@ -8,7 +8,7 @@ only up to `MAX_VALUE` octets of a value that is wanted. Of a deflated data set 
 
     scan = ElementScan("1.2.840.10008.1.2.1", {0x0020000D, 0x0020000E})
     scan.feed(slice)                    # until scan.done
-    scan.found.get(0x0020000D)          # b"1.2.3.4"
+    scan.text(0x0020000D)               # "1.2.3.4"; the octets are in scan.found
 
 Data that cannot be followed ends the scan, with `broken` true; it is never an error.
 """
@@ -38,7 +38,7 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITER_GROUP = 0xFFFE
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONGEST_HEADER = 12
+_SHORTEST_HEADER, _LONGEST_HEADER = 8, 12
 _MAX_DEPTH = 256
 
 
@@ -69,6 +69,10 @@ class ElementScan:
             if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
             else None
         )
+
+    def text(self, tag: int) -> str:
+        """The value found for ``tag`` without its padding; empty where there is none."""
+        return self.found.get(tag, b"").rstrip(b"\x00 ").decode("latin-1")
 
     def feed(self, data: bytes | memoryview) -> None:
         """The next octets of the data set."""
@@ -111,8 +115,11 @@ class ElementScan:
 
     def _scan(self, data: bytes | memoryview) -> None:
         offset, end = 0, len(data)
-        while end - offset >= _LONGEST_HEADER and not self.done:
-            group, tag, vr, length, value = self._header(data, offset)
+        while end - offset >= _SHORTEST_HEADER and not self.done:
+            header = self._header(data, offset)
+            if header is None:
+                break
+            group, tag, vr, length, value = header
             if group == _DELIMITER_GROUP:
                 self._delimiter(tag, length)
                 offset = value if length == _UNDEFINED else value + length
@@ -133,8 +140,11 @@ class ElementScan:
         elif not self.done:
             self._pending = bytes(data[offset:])
 
-    def _header(self, data: bytes | memoryview, offset: int) -> tuple[int, int, bytes, int, int]:
-        """Group, tag, VR (empty where implicit), length, and where the value begins."""
+    def _header(
+        self, data: bytes | memoryview, offset: int
+    ) -> tuple[int, int, bytes, int, int] | None:
+        """Group, tag, VR (empty where implicit), length, and where the value begins; None where
+        more of the header is still to come."""
         implicit = self._depth[-1] if self._depth else self._implicit
         group, element, vr, length = self._tag_vr.unpack_from(data, offset)
         tag = group << 16 | element
@@ -144,6 +154,8 @@ class ElementScan:
             return group, tag, b"", self._length.unpack_from(data, offset + 4)[0], offset + 8
         if vr not in _LONG_VRS:
             self._give_up()
+        if offset + _LONGEST_HEADER > len(data):
+            return None
         return group, tag, vr, self._length.unpack_from(data, offset + 8)[0], offset + 12
 
     def _delimiter(self, tag: int, length: int) -> None:
@@ -162,7 +174,7 @@ class ElementScan:
             return
         if tag not in self.found:
             self._left -= 1
-        self.found[tag] = bytes(value).rstrip(b"\x00 ")
+        self.found[tag] = bytes(value)
         self.done = not self._left
 
     def _enter(self, implicit: bool) -> None:

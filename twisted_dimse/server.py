@@ -82,6 +82,11 @@ class AssociationFactory(Factory):
         self._policies: dict[int, tuple[Handler, Policy]] = {}
         self._empty: list[Deferred[None]] = []
 
+    def startFactory(self) -> None:
+        """Work out now what is accepted, so that the first association need not wait for it."""
+        if isinstance(self.handler, Handler):
+            self._policy(self.handler)
+
     def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol:
         handler = self.handler if isinstance(self.handler, Handler) else self.handler()
         association = Association(

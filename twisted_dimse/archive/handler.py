@@ -37,7 +37,14 @@ from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Handler, Request
 from twisted_dimse.services.files import InstanceFiles
 from twisted_dimse.services.matching import CONTROL, QUERY_RETRIEVE_LEVEL, matcher, requested
-from twisted_dimse.services.values import in_unicode, tags_of, texts
+from twisted_dimse.services.values import (
+    SPECIFIC_CHARACTER_SET,
+    UTF_8,
+    element_in_unicode,
+    new_element,
+    tags_of,
+    texts,
+)
 from twisted_dimse.suboperations import Instances
 from twisted_dimse.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -276,9 +283,17 @@ def _supported(keys: Dataset, level: Level) -> tuple[Dataset, int]:
 
 
 def _merged(headers: Iterable[bytes]) -> Dataset:
-    """One Dataset of the headers of an entity and of those above it."""
+    """One Dataset of the headers of an entity and of those above it. Their elements stay as they
+    are encoded where all are in one character set, and are in Unicode otherwise."""
+    parts = [decode_dataset(bytes(header), EXPLICIT_VR_LITTLE_ENDIAN) for header in headers]
+    one_set = len({texts(part, SPECIFIC_CHARACTER_SET) for part in parts}) == 1
     entity = Dataset()
-    for header in headers:
-        part = decode_dataset(bytes(header), EXPLICIT_VR_LITTLE_ENDIAN)
-        entity.update(in_unicode(part))
+    for part in parts:
+        for tag in tags_of(part):
+            if one_set:
+                entity[tag] = part.get_item(tag)
+            elif tag != SPECIFIC_CHARACTER_SET:
+                entity[tag] = element_in_unicode(part, tag)
+    if not one_set:
+        entity[SPECIFIC_CHARACTER_SET] = new_element(SPECIFIC_CHARACTER_SET, "CS", UTF_8)
     return entity

@@ -165,7 +165,7 @@ class InstanceHeader:
 
     def text(self, tag: int) -> str:
         """An element whose characters are plain ASCII, such as a UID or a date."""
-        return self.values.get(tag, b"").decode("latin-1").strip(" ")
+        return self.values.get(tag, b"").decode("latin-1").strip(" \0")
 
     def dataset(self, level: Level) -> bytes:
         """The kept attributes of a level, encoded in Explicit VR Little Endian."""

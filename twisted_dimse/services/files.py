@@ -258,9 +258,8 @@ class InstanceSink:
             _write_all(self._descriptor, memoryview(header + bytes(data))[written:])
 
     def _final_path(self) -> str:
-        found = self._scan.found
-        study = found.get(STUDY_INSTANCE_UID, b"").decode("latin-1")
-        series = found.get(SERIES_INSTANCE_UID, b"").decode("latin-1")
+        study = self._scan.text(STUDY_INSTANCE_UID)
+        series = self._scan.text(SERIES_INSTANCE_UID)
         missing = [
             name for name, uid in (("Study", study), ("Series", series)) if not is_valid_uid(uid)
         ]

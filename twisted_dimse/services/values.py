@@ -147,7 +147,10 @@ def new_element(tag: int, vr: str, value: Any = None) -> DataElement:
         value = [] if vr == "SQ" else None if vr in NUMBERS else ""
     if vr in ("DS", "IS") and value in ("", []):
         value = None
-    return DataElement(tag, vr, value, validation_mode=config.IGNORE)
+    try:
+        return DataElement(tag, vr, value, validation_mode=config.IGNORE)
+    except (ValueError, ArithmeticError):  # a number that is none: it goes back as it came
+        return DataElement(tag, vr, value, already_converted=True)
 
 
 def texts_in_character_set(dataset: Dataset) -> Iterator[str]:

@@ -1,0 +1,191 @@
+"""The index against an independent computation: SQL and predicate give what the predicate alone
+gives over the data sets as pydicom reads them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from corpus import Image, images
+from pydicom import Dataset
+
+from twisted_dimse.archive import matching
+from twisted_dimse.archive.header import KEPT, InstanceHeader, Level, Unindexable
+from twisted_dimse.archive.index import Index, IndexUnusable
+from twisted_dimse.datastream import decode_dataset
+from twisted_dimse.services.matching import matcher
+from twisted_dimse.services.values import in_unicode, texts
+from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
+
+UNIQUE = {
+    Level.PATIENT: "PatientID",
+    Level.STUDY: "StudyInstanceUID",
+    Level.SERIES: "SeriesInstanceUID",
+    Level.IMAGE: "SOPInstanceUID",
+}
+
+
+@pytest.fixture(scope="module")
+def headers() -> list[InstanceHeader]:
+    """The headers of all files that can be indexed, one for each SOP Instance UID."""
+    found: dict[str, InstanceHeader] = {}
+    for image in images():
+        try:
+            header = InstanceHeader.read(str(image.path))
+        except Unindexable:
+            continue
+        found.setdefault(header.sop_instance_uid, header)
+    assert len(found) > 100
+    return list(found.values())
+
+
+@pytest.fixture(scope="module")
+def index(headers: list[InstanceHeader], tmp_path_factory: Any) -> Iterator[Index]:
+    path = tmp_path_factory.mktemp("index") / "index.sqlite"
+    index = Index.open(f"sqlite:///{path}")
+    index.add(headers)
+    yield index
+    index.close()
+
+
+@pytest.fixture(scope="module")
+def datasets(headers: list[InstanceHeader]) -> list[Dataset]:
+    return [pydicom.dcmread(header.path, force=True) for header in headers]
+
+
+def keys_of(**values: str) -> Dataset:
+    keys = Dataset()
+    for keyword, value in values.items():
+        setattr(keys, keyword, value)
+    return keys
+
+
+def entities(index: Index, keys: Dataset, level: Level) -> list[Dataset]:
+    """What the archive finds: narrowed by SQL, decided by the predicate."""
+    matches = matcher(keys)
+    found = []
+    for row in index.fetch(matching.entities(keys, level, {})):
+        entity = Dataset()
+        for header in row:
+            entity.update(in_unicode(decode_dataset(bytes(header), EXPLICIT_VR_LITTLE_ENDIAN)))
+        if matches(entity):
+            found.append(entity)
+    return found
+
+
+QUERIES: list[tuple[Level, dict[str, str]]] = [
+    (Level.PATIENT, {}),
+    (Level.PATIENT, {"PatientID": "12345678"}),
+    (Level.PATIENT, {"PatientName": "CompressedSamples^*"}),
+    (Level.PATIENT, {"PatientName": "compressedsamples^ct1"}),
+    (Level.PATIENT, {"PatientName": "*^*"}),
+    (Level.PATIENT, {"PatientName": "山田*"}),
+    (Level.PATIENT, {"PatientName": "?i*"}),
+    (Level.STUDY, {}),
+    (Level.STUDY, {"StudyDate": "20040101-20041231"}),
+    (Level.STUDY, {"StudyDate": "-20000101"}),
+    (Level.STUDY, {"StudyDate": "20100101-"}),
+    (Level.STUDY, {"StudyDate": "20040119"}),
+    (Level.STUDY, {"StudyDate": "20040101-", "StudyTime": "070000-120000"}),
+    (Level.STUDY, {"AccessionNumber": "1*"}),
+    (Level.STUDY, {"PatientName": "Citizen*", "StudyDate": "19900101-20201231"}),
+    (Level.STUDY, {"StudyDescription": "*a*"}),
+    (Level.SERIES, {}),
+    (Level.SERIES, {"Modality": "CT"}),
+    (Level.SERIES, {"Modality": "?R", "PatientID": "*"}),
+    (Level.SERIES, {"SeriesNumber": "1"}),
+    (Level.IMAGE, {}),
+    (Level.IMAGE, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}),
+    (Level.IMAGE, {"InstanceNumber": "1", "Modality": "MR"}),
+    (Level.IMAGE, {"SOPInstanceUID": "1.2.3.no-such"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("level", "values"), QUERIES, ids=lambda part: str(part) if isinstance(part, dict) else part
+)
+def test_a_query_finds_what_the_predicate_finds_over_the_data_sets(
+    index: Index, datasets: list[Dataset], level: Level, values: dict[str, str]
+) -> None:
+    keys = keys_of(**values)
+    tag = pydicom.datadict.tag_for_keyword(UNIQUE[level])
+    matches = matcher(keys)
+    expected = [_unique(dataset, tag) for dataset in datasets if matches(dataset)]
+    found = [_unique(entity, tag) for entity in entities(index, keys, level)]
+    assert set(found) == set(expected)
+    if level is Level.IMAGE:  # every data set is one
+        assert sorted(found) == sorted(expected)
+
+
+def _unique(dataset: Dataset, tag: int) -> str:
+    return next(iter(texts(dataset, tag)), "")
+
+
+@pytest.mark.parametrize("level", Level, ids=str)
+def test_the_index_keeps_of_each_level_what_pydicom_reads(
+    headers: list[InstanceHeader], datasets: list[Dataset], level: Level
+) -> None:
+    for header, dataset in zip(headers, datasets, strict=True):
+        kept = in_unicode(decode_dataset(header.dataset(level), EXPLICIT_VR_LITTLE_ENDIAN))
+        for tag in KEPT[level]:
+            found = tuple(text.rstrip("=") for text in texts(dataset, tag))
+            assert texts(kept, tag) == found, (header.path, hex(tag))
+
+
+def test_counts_are_those_of_the_data_sets(index: Index, datasets: list[Dataset]) -> None:
+    tag = matching.NUMBER_OF_STUDY_RELATED_INSTANCES
+    computed = {tag: matching.computed_attributes(Level.STUDY)[tag]()}
+    expected: dict[str, int] = {}
+    for dataset in datasets:
+        expected[dataset.StudyInstanceUID] = expected.get(dataset.StudyInstanceUID, 0) + 1
+    rows = index.fetch(matching.entities(Dataset(), Level.STUDY, computed))
+    assert sorted(row[-1] for row in rows) == sorted(expected.values())
+
+
+def test_an_instance_that_comes_again_elsewhere_is_there_once(
+    headers: list[InstanceHeader], tmp_path: Path
+) -> None:
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    first = headers[0]
+    elsewhere = tmp_path / "elsewhere.dcm"
+    shutil.copy(first.path, elsewhere)
+    index.add([first])
+    assert index.add([InstanceHeader.read(str(elsewhere))]) == [first.path]
+    assert index.count() == 1
+    index.close()
+
+
+def test_what_is_removed_leaves_no_empty_study_behind(
+    headers: list[InstanceHeader], tmp_path: Path
+) -> None:
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    index.add(headers)
+    index.remove([header.path for header in headers[1:]])
+    for level in Level:
+        assert len(index.fetch(matching.entities(Dataset(), level, {}))) == 1
+    index.close()
+
+
+def test_a_database_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
+    import sqlalchemy as sa
+
+    from twisted_dimse.archive import schema
+
+    url = f"sqlite:///{tmp_path / 'index.sqlite'}"
+    Index.open(url).close()
+    with sa.create_engine(url).begin() as connection:
+        connection.execute(schema.info.update().values(value="99"))
+    with pytest.raises(IndexUnusable, match="version 99"):
+        Index.open(url)
+
+
+@pytest.mark.parametrize(
+    "image", [image for image in images() if "no-study" in image.place()][:3], ids=lambda i: i.name
+)
+def test_a_file_without_study_and_series_has_no_place(image: Image) -> None:
+    with pytest.raises(Unindexable):
+        InstanceHeader.read(str(image.path))
