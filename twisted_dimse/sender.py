@@ -126,6 +126,8 @@ class Sender:
         if soon is not None:
             soon.cancel()
         self._done_waiting()
+        # The rest of a PDU may be in the transport's buffer, and the last one goes behind it.
+        self._socket = None
 
     def stop(self) -> None:
         """No more is to come: the transport may close once its buffer is empty."""
