@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import sqlalchemy as sa
@@ -117,7 +118,7 @@ class Archive:
         """Fires when what was stored before can be found; fails as `in_thread` does."""
         return self.indexer.up_to_date().addErrback(_out_of_resources)
 
-    async def rows(self, statement: Any) -> AsyncIterator[Any]:
+    async def rows(self, statement: Any) -> AsyncGenerator[Any, None]:
         """The rows of a SELECT, once all that was stored before is indexed; fetched from the
         database in pages, as they are taken."""
         await self.up_to_date()
@@ -172,15 +173,16 @@ class ArchiveHandler(Handler):
         }
         statement = matching.entities(supported, level, computed)
         found = 0
-        async for row in self.archive.rows(statement):
-            entity = self._entity(row, level, list(computed))
-            if not matches(entity):
-                continue
-            if found == self._max_results:
-                yield OUT_OF_RESOURCES, None
-                return
-            found += 1
-            yield status, requested(entity, supported)
+        async with aclosing(self.archive.rows(statement)) as rows:
+            async for row in rows:
+                entity = self._entity(row, level, list(computed))
+                if not matches(entity):
+                    continue
+                if found == self._max_results:
+                    yield OUT_OF_RESOURCES, None
+                    return
+                found += 1
+                yield status, requested(entity, supported)
 
     async def get(self, request: Request) -> Instances:
         return await self._instances(request)
