@@ -152,7 +152,7 @@ class Outgoing:
             reader = self._reader = self._reader_of(message)
         if reader.left is None or reader.left > room:
             room -= room % self._fragment  # whole fragments before the last
-            if not room:
+            if room <= 0:
                 return 0
         data, is_last = reader.read(room)
         if len(data) & 1:
