@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import raw
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from memory import Tracked, _Pipe
 
@@ -99,6 +99,7 @@ def test_a_message_comes_out_whole_in_fragments_that_fit(
         st.one_of(st.none(), st.integers(0, 5000), st.sampled_from([BLOCK, 700_000])), max_size=8
     ),
 )
+@example(limit=BLOCK, sizes=[262_092, 100])
 def test_messages_come_out_one_after_the_other(limit: int, sizes: list[int | None]) -> None:
     if 0 < limit < 300:
         sizes = [size if size is None else min(size, 3000) for size in sizes]
