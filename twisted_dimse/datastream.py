@@ -114,6 +114,8 @@ class FileSource:
                 meta, offset = _file_meta(head)
         finally:
             os.close(descriptor)
+        if offset > size:
+            raise NotDicom(f"{name}: cut off within its file meta information")
         syntax = _text(meta, 0x0010) or _guess_syntax(head[offset : offset + 12])
         if syntax is None:
             raise NotDicom(f"{name}: not a DICOM file")
