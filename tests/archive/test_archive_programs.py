@@ -137,7 +137,8 @@ from twisted.internet import task
 from twisted_dimse import STUDY_ROOT, connect
 
 async def main(reactor, peer):
-    async with await connect(peer, contexts=[STUDY_ROOT.find], reactor=reactor) as association:
+    options = {"extended": {STUDY_ROOT.find: b"\\x01"}, "reactor": reactor}
+    async with await connect(peer, contexts=[STUDY_ROOT.find], **options) as association:
         matches = await association.find({"SOPInstanceUID": ""}, level="IMAGE")
     print(json.dumps([str(match.SOPInstanceUID) for match in matches]))
 

@@ -29,7 +29,6 @@ from twisted_dimse.archive.header import KEPT, Level
 from twisted_dimse.archive.indexer import Indexer
 from twisted_dimse.datastream import FileSource, Sink, decode_dataset
 from twisted_dimse.dimse.status import (
-    DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
     OUT_OF_RESOURCES,
     PENDING,
     PENDING_OPTIONAL_KEYS_NOT_SUPPORTED,
@@ -37,7 +36,8 @@ from twisted_dimse.dimse.status import (
 from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Handler, Request
 from twisted_dimse.services.files import InstanceFiles
-from twisted_dimse.services.matching import CONTROL, QUERY_RETRIEVE_LEVEL, matcher, requested
+from twisted_dimse.services.identifiers import Identifier, QueryOptions, check_query, check_retrieve
+from twisted_dimse.services.matching import CONTROL, matcher, requested
 from twisted_dimse.services.values import (
     SPECIFIC_CHARACTER_SET,
     UTF_8,
@@ -49,12 +49,13 @@ from twisted_dimse.services.values import (
 from twisted_dimse.suboperations import Instances
 from twisted_dimse.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
-    PATIENT_STUDY_ONLY,
     QUERY_MODELS,
-    STUDY_ROOT,
     VERIFICATION,
     storage_sop_classes,
 )
+
+# What may be negotiated of queries and retrievals (PS3.4 C.5).
+OPTIONS = QueryOptions(relational=True, combined_date_time=True)
 
 _PAGE = 200  # rows fetched in one go
 _RETRIEVE_AE_TITLE, _INSTANCE_AVAILABILITY = 0x00080054, 0x00080056
@@ -156,16 +157,19 @@ class ArchiveHandler(Handler):
         self._ae_title = ae_title
         self._max_results = max_results
         models = [uid for model in QUERY_MODELS for uid in model[1:]]
+        self.extended = {uid: OPTIONS.answer(uid) for uid in models}
         self.contexts = [VERIFICATION, *models, *storage_sop_classes()]
 
     def store_sink(self, request: Request) -> Sink:
         return self.archive.files.sink(request, self.archive.stored)
 
     async def find(self, request: Request) -> AsyncIterator[Any]:
-        keys = _identifier(request)
-        level = _level(request, keys)
+        uid = request.sop_class_uid
+        agreed = OPTIONS.agreed(request.association, uid)
+        keys = request.dataset or Dataset()
+        level = Level(check_query(keys, uid, relational=agreed.relational).level)
         supported, status = _supported(keys, level)
-        matches = matcher(supported)
+        matches = matcher(supported, agreed.rules)
         computed = {
             tag: make()
             for tag, make in matching.computed_attributes(level).items()
@@ -202,10 +206,11 @@ class ArchiveHandler(Handler):
         return entity
 
     async def _instances(self, request: Request) -> Instances:
-        keys = _identifier(request)
-        level = _level(request, keys)
-        _check_retrieve(keys, level)
-        statement = matching.instances(keys, level)
+        uid = request.sop_class_uid
+        agreed = OPTIONS.agreed(request.association, uid)
+        keys = request.dataset or Dataset()
+        asked = check_retrieve(keys, uid, relational=agreed.relational)
+        statement = matching.instances(_unique_keys(asked))
         await self.archive.up_to_date()
         rows = await self.archive.in_thread(self.archive.index.fetch, statement)
         return Instances(self._sources(rows), len(rows))
@@ -222,12 +227,6 @@ _COMPUTED_VRS = {
     matching.SOP_CLASSES_IN_STUDY: "UI",
     0x00083002: "UI",
 }
-_UNIQUE = {
-    Level.PATIENT: 0x00100020,
-    Level.STUDY: 0x0020000D,
-    Level.SERIES: 0x0020000E,
-    Level.IMAGE: 0x00080018,
-}
 
 
 def _out_of_resources(failure: Failure) -> Failure:
@@ -238,35 +237,15 @@ def _out_of_resources(failure: Failure) -> Failure:
     return Failure(StatusError(OUT_OF_RESOURCES, "the index cannot be used now"))
 
 
-def _identifier(request: Request) -> Dataset:
-    keys = request.dataset
-    if keys is None:
-        raise StatusError(DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "an identifier is due")
+def _unique_keys(asked: Identifier) -> Dataset:
+    """The unique keys of a retrieval, which say all that it means."""
+    keys = Dataset()
+    for keyword, value in asked.above.items():
+        setattr(keys, keyword, value)
+    level = asked.model.level(asked.level)
+    assert level is not None
+    setattr(keys, level.unique.keyword, list(asked.uids))
     return keys
-
-
-def _level(request: Request, keys: Dataset) -> Level:
-    text = next(iter(texts(keys, QUERY_RETRIEVE_LEVEL)), "")
-    try:
-        level = Level(text)
-    except ValueError:
-        raise _mismatch(QUERY_RETRIEVE_LEVEL, f"no such level: {text[:20]}") from None
-    if level is Level.PATIENT and request.sop_class_uid in STUDY_ROOT:
-        raise _mismatch(QUERY_RETRIEVE_LEVEL, "Study Root has no PATIENT level")
-    if level in (Level.SERIES, Level.IMAGE) and request.sop_class_uid in PATIENT_STUDY_ONLY:
-        raise _mismatch(QUERY_RETRIEVE_LEVEL, "Patient/Study Only ends at the STUDY level")
-    return level
-
-
-def _check_retrieve(keys: Dataset, level: Level) -> None:
-    """A retrieve names the entity that it means (PS3.4 C.4.2.1.4.1)."""
-    tag = _UNIQUE[level]
-    if not texts(keys, tag):
-        raise _mismatch(tag, f"a value is due at {level} level")
-
-
-def _mismatch(tag: int, comment: str) -> StatusError:
-    return StatusError(DATA_SET_DOES_NOT_MATCH_SOP_CLASS, comment, OffendingElement=(tag,))
 
 
 def _supported(keys: Dataset, level: Level) -> tuple[Dataset, int]:

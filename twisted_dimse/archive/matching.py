@@ -66,16 +66,25 @@ def entities(keys: Dataset, level: Level, computed: dict[int, Any]) -> Any:
     return statement.order_by(_TABLES[level].c.id)
 
 
-def instances(keys: Dataset, level: Level) -> Any:
-    """A SELECT of the instances that a retrieve means: path, SOP class, SOP Instance UID,
-    transfer syntax, offset and size."""
+def instances(unique_keys: Dataset) -> Any:
+    """A SELECT of the instances that a retrieve means by its unique keys: path, SOP class, SOP
+    Instance UID, transfer syntax, offset and size."""
     table = _INSTANCES.c
     statement = sa.select(
         table.path, table.sop_class, table.uid, table.transfer_syntax, table.offset, table.size
     ).select_from(_joined(Level.IMAGE))
-    for condition in _conditions(keys, Level.IMAGE):
-        statement = statement.where(condition)
+    for tag, column in _UNIQUE.items():
+        if tag in unique_keys:
+            statement = statement.where(column.in_(texts(unique_keys, tag)))
     return statement.order_by(table.series, table.id)
+
+
+_UNIQUE = {
+    PATIENT_ID: _PATIENTS.c.patient_id,
+    STUDY_UID: _STUDIES.c.uid,
+    SERIES_UID: _SERIES.c.uid,
+    SOP_UID: _INSTANCES.c.uid,
+}
 
 
 def computed_attributes(level: Level) -> dict[int, Callable[[], Any]]:
