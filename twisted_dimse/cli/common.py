@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any
 
 import click
 
+from twisted_dimse.cli import configuration
 from twisted_dimse.peer import Peer, valid_ae_title
 
 DEFAULT_CALLING, DEFAULT_CALLED = "DIMSE-SCU", "ANY-SCP"
+PASSWORD_VARIABLE = "DIMSE_PASSWORD"
 
 
 @dataclass
@@ -33,6 +34,10 @@ class Common:
     verbose: int
     quiet: bool
     debug: bool
+    trace: bool
+
+    def __post_init__(self) -> None:
+        self._user_identity = self._identity()  # its file is read before anybody is called
 
     def connect_options(self) -> dict[str, Any]:
         """The keyword arguments for `twisted_dimse.connect`."""
@@ -40,23 +45,29 @@ class Common:
             "calling_ae_title": self.calling,
             "timeouts": self.timeout,
             "max_pdu_length": self.max_pdu,
-            "user_identity": self._identity(),
+            "user_identity": self._user_identity,
         }
 
     def _identity(self) -> Any:
         if self.user is None:
+            if self.password_file is not None:
+                raise click.UsageError("--password-file goes with --user.")
             return None
         from twisted_dimse.upperlayer.pdu import UserIdentity
 
-        if self.password_file is None:
+        password = self._password()
+        if password is None:
             return UserIdentity.username(self.user)
-        try:
-            password = Path(self.password_file).read_text("utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise click.UsageError(
-                f"--password-file {self.password_file}: {error.strerror}."
-            ) from None
         return UserIdentity.password(self.user, password)
+
+    def _password(self) -> str | None:
+        if self.password_file is None:
+            return os.environ.get(PASSWORD_VARIABLE)
+        try:
+            return Path(self.password_file).read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "no text in UTF-8"
+            raise click.UsageError(f"--password-file {self.password_file}: {why}.") from None
 
     def say(self, text: str) -> None:
         """A line for a person; none with --json or -q."""
@@ -148,7 +159,7 @@ _OPTIONS = [
     click.option("--key", "key_file", metavar="FILE", help="With --tls: its key.  [default: in the same file]"),  # noqa: E501
     click.option("--insecure", is_flag=True, help="With --tls: whoever answers is taken for the peer."),  # noqa: E501
     click.option("--user", metavar="NAME", help="Identify as this user."),
-    click.option("--password-file", metavar="FILE", help="The user's passcode stands in this file."),  # noqa: E501
+    click.option("--password-file", metavar="FILE", help="The user's passcode stands in this file.  [default: in $DIMSE_PASSWORD]"),  # noqa: E501
     click.option("--timeout", "-to", "-ta", "-td", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for the association, and for each answer.", default=30.0, show_default=True),  # noqa: E501
     click.option("--max-pdu", "-pdu", metavar="N", type=click.IntRange(0, 0xFFFFFFFF), help="Largest PDU that we receive, octets; 0 for no limit.", default=262144, show_default=True),  # noqa: E501
     click.option("--config", metavar="FILE", help="Configuration file.  [default: dimse.toml in the user's configuration folder]"),  # noqa: E501
@@ -156,6 +167,7 @@ _OPTIONS = [
     click.option("-v", "--verbose", count=True, help="Say more."),
     click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong."),
     click.option("-d", "--debug", is_flag=True, help="Show tracebacks."),
+    click.option("--trace", is_flag=True, help="Show each PDU and command set on standard error, without data sets."),  # noqa: E501
 ]  # fmt: skip
 _NAMES = (
     "calling",
@@ -167,6 +179,14 @@ _NAMES = (
     "verbose",
     "quiet",
     "debug",
+    "trace",
+)
+
+
+#: What the configuration's ``[defaults]`` may set for all commands.
+DEFAULTS = (
+    *("calling", "called", "tls", "ca", "cert", "key", "insecure", "user", "password_file"),
+    *("timeout", "max_pdu", "json", "verbose", "quiet", "debug", "trace"),
 )
 
 
@@ -175,6 +195,8 @@ def take_common(words: Sequence[str], options: dict[str, Any]) -> tuple[Common, 
     called, config = options.pop("called"), options.pop("config")
     if not valid_ae_title(options["calling"]):
         raise click.UsageError(f"--calling {options['calling']}: not an AE title.")
+    if 0 < options["max_pdu"] < 8:
+        raise click.UsageError(f"--max-pdu {options['max_pdu']}: leaves no room for data.")
     secure = TLS(*(options.pop(name) for name in ("tls", "ca", "cert", "key_file", "insecure")))
     peer, rest = find_peer(words, called, config)
     peer = secure.applied_to(peer)
@@ -191,7 +213,7 @@ def find_peer(
     try:
         if "@" in first:
             return Peer.parse(first), rest
-        named = _configured_peers(config)
+        named = configuration.peers(config)
         if first in named:
             return Peer.parse(named[first]), rest
         if rest and rest[0].isdigit():
@@ -202,22 +224,6 @@ def find_peer(
     raise click.UsageError(
         f"{first!r} is no peer: write AET@host:port, or HOST PORT, or a name of the configuration."
     )
-
-
-def _configured_peers(config: str | None) -> dict[str, str]:
-    path = config or os.path.join(
-        os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "dimse.toml"
-    )
-    try:
-        values = tomllib.loads(Path(path).read_text("utf-8"))
-    except FileNotFoundError:
-        if config is not None:
-            raise click.UsageError(f"--config {config}: no such file.") from None
-        return {}
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--config {path}: {error}.") from None
-    peers = values.get("peers", {})
-    return {str(name): str(address) for name, address in peers.items()}
 
 
 def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
@@ -231,6 +237,10 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
 
     from twisted_dimse.cli.errors import INTERRUPTED, explain
 
+    if common.trace:
+        from twisted_dimse.cli import trace
+
+        trace.begin()
     reactor: Any = imported
     status = [INTERRUPTED]
     running: list[Any] = []

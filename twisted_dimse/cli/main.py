@@ -11,7 +11,30 @@ import click
 COMMANDS = {
     "echo": "Ask a peer whether it answers (C-ECHO).",
     "store": "Send files and folders (C-STORE).",
+    "find": "Search for patients, studies, series or images (C-FIND).",
+    "worklist": "Ask what is scheduled (C-FIND of the modality worklist).",
+    "get": "Fetch instances over the same connection (C-GET).",
+    "move": "Have instances sent to another node, or here (C-MOVE).",
     "listen": "Receive instances into a folder until interrupted.",
+    "n-get": "Read attributes of an instance (N-GET).",
+    "n-set": "Change attributes of an instance (N-SET).",
+    "n-action": "Have something done to an instance (N-ACTION).",
+    "n-create": "Create an instance (N-CREATE).",
+    "n-delete": "Delete an instance (N-DELETE).",
+    "n-event-report": "Report an event of an instance of ours (N-EVENT-REPORT).",
+}
+
+# A command is `command` in the module of its name, or else:
+_ELSEWHERE = {
+    "worklist": ("find", "worklist"),
+    "get": ("retrieve", "get"),
+    "move": ("retrieve", "move"),
+    "n-get": ("normalized", "n_get"),
+    "n-set": ("normalized", "n_set"),
+    "n-action": ("normalized", "n_action"),
+    "n-create": ("normalized", "n_create"),
+    "n-delete": ("normalized", "n_delete"),
+    "n-event-report": ("normalized", "n_event_report"),
 }
 
 
@@ -24,9 +47,24 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"twisted_dimse.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
+        module, name = _ELSEWHERE.get(cmd_name, (cmd_name, "command"))
+        command: click.Command = getattr(
+            importlib.import_module(f"twisted_dimse.cli.{module}"), name
+        )
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and in the configuration the defaults of its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None and not ctx.resilient_parsing:
+            from twisted_dimse.cli import configuration
+            from twisted_dimse.cli.common import DEFAULTS
+
+            config = configuration.named_in(rest)
+            ctx.default_map = {name: configuration.defaults(config, command, DEFAULTS)}
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -35,13 +73,17 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="A PEER is AET@host:port, AET@[v6]:port, AET@ENDPOINT, or a name from the "
     "configuration file. Two words, HOST PORT, do as well, with -aec for the title.",
 )
 @click.version_option(package_name="twisted-dimse", prog_name="dimse")
-def dimse() -> None:
-    """Talk DICOM: check, send and receive."""
+@click.pass_context
+def dimse(context: click.Context) -> None:
+    """Talk DICOM: check, send, search, fetch and receive."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(args: list[str] | None = None) -> None:
