@@ -43,7 +43,10 @@ def deferred(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Defer
 @asynccontextmanager
 async def associated(peer: Any, **options: Any) -> AsyncIterator[Association]:
     """An association for the time of a block. A status that the peer answered is no reason to
-    abort it; any other failure is."""
+    abort it; any other failure is. A ``peer`` that is an `Association` already stays as it is."""
+    if isinstance(peer, Association):
+        yield peer
+        return
     association: Association = await connect(peer, **options)
     try:
         yield association

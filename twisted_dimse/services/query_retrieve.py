@@ -31,7 +31,7 @@ from twisted_dimse.services.identifiers import (
 from twisted_dimse.services.matching import CONTROL, Rules, matcher, requested
 from twisted_dimse.services.query_models import InformationModel, Level
 from twisted_dimse.services.retrieval import Retrieval
-from twisted_dimse.services.values import new_element, tags_of, texts, vr_of
+from twisted_dimse.services.values import copied, new_element, tags_of, texts, vr_of
 from twisted_dimse.uids import PATIENT_ROOT, QUERY_MODELS, STUDY_ROOT, QueryModel
 
 Progress = Callable[[RetrieveOutcome], object]
@@ -172,8 +172,7 @@ def _offering(
 
 
 def _with_level(keys: Any, level: str) -> Dataset:
-    identifier = Dataset()
-    identifier.update(as_dataset(keys))
+    identifier = copied(as_dataset(keys))
     if "QueryRetrieveLevel" not in identifier:
         identifier.QueryRetrieveLevel = level
     return identifier
@@ -287,8 +286,7 @@ def _with_computed(level: str, instances: list[Dataset], title: str) -> Iterator
         **_COMPUTED[level](instances),
     }
     for instance in instances:
-        complete = Dataset()
-        complete.update(instance)
+        complete = copied(instance)
         for keyword, found in computed.items():
             tag = _tag(keyword)
             vr = vr_of(complete, tag)

@@ -21,6 +21,7 @@ from pydicom import Dataset, config
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.valuerep import PersonName
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 TIMEZONE_OFFSET_FROM_UTC = 0x00080201
@@ -120,6 +121,14 @@ def _encodings(dataset: Dataset) -> list[str]:
 # --- elements for another data set
 
 
+def copied(*datasets: Dataset) -> Dataset:
+    """A data set with the elements of others, the last one's first. Changing it changes none."""
+    copy = Dataset()
+    for dataset in datasets:
+        copy.update(dataset)
+    return copy
+
+
 def element_in_unicode(dataset: Dataset, tag: int) -> DataElement:
     """A copy of an element, its text in Unicode, to be encoded in any character set."""
     vr = vr_of(dataset, tag)
@@ -147,10 +156,18 @@ def new_element(tag: int, vr: str, value: Any = None) -> DataElement:
         value = [] if vr == "SQ" else None if vr in NUMBERS else ""
     if vr in ("DS", "IS") and value in ("", []):
         value = None
+    if vr == "PN":
+        value = [_name(text) for text in value] if isinstance(value, list) else _name(value)
     try:
         return DataElement(tag, vr, value, validation_mode=config.IGNORE)
     except (ValueError, ArithmeticError):  # a number that is none: it goes back as it came
         return DataElement(tag, vr, value, already_converted=True)
+
+
+def _name(text: str) -> PersonName:
+    """A name that is encoded anew each time. Without an encoding of its own it would remember the
+    first character set that it was written in."""
+    return PersonName(text, ["UTF8"], validation_mode=config.IGNORE)
 
 
 def texts_in_character_set(dataset: Dataset) -> Iterator[str]:

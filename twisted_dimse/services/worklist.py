@@ -29,7 +29,7 @@ from twisted_dimse.services.calls import associated, deferred
 from twisted_dimse.services.identifiers import QueryOptions
 from twisted_dimse.services.matching import CONTROL, WORKLIST_RULES, matcher, requested
 from twisted_dimse.services.query_models import WORKLIST_KEYS, Key
-from twisted_dimse.services.values import items, new_element, tags_of
+from twisted_dimse.services.values import copied, items, new_element, tags_of
 from twisted_dimse.uids import MODALITY_WORKLIST_FIND, VERIFICATION
 
 SCHEDULED_PROCEDURE_STEP_SEQUENCE = 0x00400100
@@ -60,8 +60,7 @@ async def worklist(
 def _filled(keys: Dataset, wanted: Iterable[Key]) -> Dataset:
     """A copy of ``keys`` that asks for all that a worklist has to give; of sequences, for those
     attributes that the tables have in their items."""
-    filled = Dataset()
-    filled.update(keys)
+    filled = copied(keys)
     for key in wanted:
         if key.return_type not in _ALWAYS_ASKED:
             continue
