@@ -20,7 +20,7 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -289,6 +289,14 @@ def serving(
                 server.kill()
 
 
+def wait_until(true: Callable[[], object], within: float = 5.0) -> None:
+    """Return as soon as ``true()`` is; fail where it is not in time."""
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline, f"not so in {within:g} s"
+        time.sleep(0.01)
+
+
 def free_port() -> int:
     """A port of loopback on which nobody listens, for programs that cannot say what they got."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -336,8 +344,3 @@ def pynetdicom_storescp(folder: Path, *options: str) -> Iterator[int]:
     port = free_port()
     with listening(pynetdicom("storescp"), port, "-od", folder, *options, port=port):
         yield port
-
-
-def lines_about(server: Server, since: int) -> Iterable[str]:
-    """What a server logged from its line ``since`` on."""
-    return [*server.out[since:], *server.err]

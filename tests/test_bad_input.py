@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import peers
 import psutil
 import pytest
 import raw
@@ -444,10 +445,7 @@ def test_a_peer_that_vanishes_in_a_data_set_leaves_nothing(
         client.associate()
         client.send(p_data((3, COMMAND | LAST, store_rq(uid))) + fragment)
         # Only with something written there is something to clean up.
-        deadline = time.monotonic() + 5
-        while not server.partial and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert server.partial
+        peers.wait_until(lambda: server.partial)
         client.send(rest[where])
         gone(client, how)
     assert server.stored == []

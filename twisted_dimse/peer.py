@@ -8,6 +8,7 @@ Peer("PACS", "10.0.0.5:104") == Peer.parse("PACS@10.0.0.5:104")
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -91,3 +92,12 @@ class Peer:
         if where.startswith("dicomtls:"):  # the files behind host and port are for nobody to read
             where = _DICOMTLS.sub("", where)
         return f"{self.ae_title}@{where}"
+
+
+def in_words(address: Any) -> str:
+    """An `IAddress` as people write it: ``host:port``, ``[v6]:port``, or the path of a socket."""
+    if hasattr(address, "port"):
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return f"{host}:{address.port}"
+    name = getattr(address, "name", address)
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name)

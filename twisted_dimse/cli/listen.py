@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from twisted_dimse.peer import valid_ae_title
+from twisted_dimse.peer import in_words, valid_ae_title
 
 
 @click.command("listen", short_help="Receive instances until interrupted.")
@@ -96,7 +96,7 @@ def _run(endpoint: str, directory: str | None, title: str, as_json: bool, quiet:
 
     def listening(port: Any) -> None:
         if not quiet:
-            click.echo(f"dimse: {title} listens at {port.getHost()}", err=True)
+            click.echo(f"dimse: {title} listens at {in_words(port.getHost())}", err=True)
 
     def check() -> None:
         try:
@@ -105,8 +105,15 @@ def _run(endpoint: str, directory: str | None, title: str, as_json: bool, quiet:
             failed.append(str(error))
             reactor.stop()
 
+    def end() -> Any:
+        """Abort what is under way, and give the aborts a second to get out."""
+        factory.close_unused()
+        factory.abort_all()
+        reactor.callLater(1, factory.close_all)
+        return factory.drained()
+
     reactor.callWhenRunning(check)
-    reactor.addSystemEventTrigger("before", "shutdown", factory.abort_all)
+    reactor.addSystemEventTrigger("before", "shutdown", end)
     reactor.run()
     if failed:
         click.echo(f"dimse: {endpoint}: {failed[0]}", err=True)

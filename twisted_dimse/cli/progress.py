@@ -49,7 +49,8 @@ class StoreProgress:
             self.warnings += category(outcome.status or 0) is Category.WARNING
         else:
             self.failed += 1
-            self._common.complain(f"{outcome.path}: {outcome.error}")
+            if not outcome.abandoned or self._common.verbose:
+                self._common.complain(f"{outcome.path}: {outcome.error}")
         if not outcome.skipped:
             self._common.put(
                 {

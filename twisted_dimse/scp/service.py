@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from twisted.python.failure import Failure
 
 from twisted_dimse import telemetry
 from twisted_dimse.handler import Handler
+from twisted_dimse.peer import in_words
 from twisted_dimse.scp.logs import JSONLines
 from twisted_dimse.scp.options import DEFAULT_LISTEN, Options
 from twisted_dimse.server import AssociationFactory
@@ -197,7 +197,7 @@ class SCPService(Service):
     def _listens(self, port: Any, option: str) -> None:
         self._ports.append(port)
         what = self._options["ae-title"] if option == "listen" else "the status page"
-        _log.info("{what} listens at {address}", what=what, address=_address(port.getHost()))
+        _log.info("{what} listens at {address}", what=what, address=in_words(port.getHost()))
 
     def _does_not_listen(self, failure: Failure, where: str) -> None:
         error: Any = failure.value
@@ -210,13 +210,6 @@ def _fired() -> Deferred[None]:
     deferred: Deferred[None] = Deferred()
     deferred.callback(None)
     return deferred
-
-
-def _address(host: Any) -> str:
-    if hasattr(host, "port"):
-        return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
-    name = getattr(host, "name", host)
-    return os.fsdecode(name) if isinstance(name, bytes) else str(name)
 
 
 def _why_not(error: OSError) -> str:

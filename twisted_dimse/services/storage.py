@@ -9,6 +9,7 @@ associations by itself.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class FilingHandler(Handler):
 @dataclass(frozen=True, slots=True)
 class StoreOutcome:
     """What became of one file. `status` is None where no answer came, and `error` then says why;
-    `skipped` marks a file in which there is nothing to send."""
+    `skipped` marks a file in which there is nothing to send, `abandoned` one that was not answered
+    because the association had ended, or never came about."""
 
     path: str
     sop_instance_uid: str = ""
@@ -59,6 +61,7 @@ class StoreOutcome:
     error: str = ""
     octets: int = 0
     skipped: bool = False
+    abandoned: bool = False
 
     @property
     def ok(self) -> bool:
@@ -98,7 +101,7 @@ async def store_files(
     Reads only headers to plan, streams data sets from disk, and opens as many associations, one
     after the other, as the number of contexts takes. ``outcome`` is called with each file's
     `StoreOutcome` as it is known. Fails with a `DimseError` where no association comes about, or
-    one ends early.
+    one ends early; all files that were not answered are noted first, as `abandoned`.
     """
     outcomes: list[StoreOutcome] = []
 
@@ -107,12 +110,25 @@ async def store_files(
         if outcome is not None:
             outcome(known)
 
-    sources = _sources(paths, note)
-    for batch, contexts in plan_contexts(sources):
-        association = await connect(peer, contexts=contexts, window=window, **options)
-        async with association:
-            await _store_batch(association, batch, note)
+    plan = plan_contexts(_sources(paths, note))
+    for batch, contexts in plan:
+        waiting = iter(batch)
+        try:
+            association = await connect(peer, contexts=contexts, window=window, **options)
+            async with association:
+                await _store_batch(association, waiting, note)
+        except ContextNotAccepted as error:  # none of this association's; the next has others
+            for source in waiting:
+                note(StoreOutcome(source.path, source.sop_instance_uid, None, str(error)))
+        except DimseError as error:
+            for source in itertools.chain(waiting, *(rest for rest, _ in plan)):
+                note(_abandoned(source, error))
+            raise
     return outcomes
+
+
+def _abandoned(source: FileSource, error: DimseError) -> StoreOutcome:
+    return StoreOutcome(source.path, source.sop_instance_uid, None, str(error), abandoned=True)
 
 
 def _sources(
@@ -128,10 +144,9 @@ def _sources(
 
 
 async def _store_batch(
-    association: Association, batch: list[FileSource], note: Callable[[StoreOutcome], None]
+    association: Association, waiting: Iterator[FileSource], note: Callable[[StoreOutcome], None]
 ) -> None:
     """Keep the window full, and no more than that open at once."""
-    waiting = iter(batch)
     lanes = association.window.invoked or 64
     lane = [Deferred.fromCoroutine(_lane(association, waiting, note)) for _ in range(lanes)]
     for succeeded, result in await DeferredList(lane, consumeErrors=True):
@@ -152,7 +167,7 @@ async def _lane(
         except (ContextNotAccepted, OSError) as error:
             known = StoreOutcome(source.path, source.sop_instance_uid, None, str(error))
         except DimseError as error:
-            note(StoreOutcome(source.path, source.sop_instance_uid, None, str(error)))
+            note(_abandoned(source, error))
             raise
         else:
             known = StoreOutcome(
