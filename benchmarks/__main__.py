@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, help="where files go instead of tmpfs")
     parser.add_argument("--skip", action="append", default=[], metavar="PARTY",
                         help="leave out DCMTK, pynetdicom or twisted-dimse")  # fmt: skip
+    parser.add_argument("--patience", type=float, default=0.0, metavar="SECONDS",
+                        help="repeat a turn that others disturb, for so long")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     return parser
 
@@ -64,7 +66,7 @@ def _measure(rows: Sequence[Row], settings: Settings, options: argparse.Namespac
     for name, value in machine.items():
         print(f"{name:14} {value}")
     for row in rows:
-        results["rows"].append(measure(row, runs, say=_progress))
+        results["rows"].append(measure(row, runs, patience=options.patience, say=_progress))
         print("\n" + table.terminal(results["rows"][-1]), flush=True)
         if options.output:
             options.output.write_text(json.dumps(results, indent=1) + "\n")

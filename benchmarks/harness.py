@@ -13,13 +13,17 @@ import signal
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from time import monotonic
 from typing import Any
 
-from benchmarks.processes import Failed, Usage
+from benchmarks.processes import Bystanders, Failed, Usage
 from benchmarks.wire import WireError
 
 OURS, DCMTK, PYNETDICOM = "twisted-dimse", "DCMTK", "pynetdicom"
+
+DISTURBED = 0.15  # cores that others may keep busy before a turn is worth another try
 
 Result = dict[str, Any]
 Say = Callable[[str], None]
@@ -28,13 +32,15 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One run: ``value`` in the row's unit, for ``work`` messages in ``seconds`` of wall time,
-    ``user`` and ``system`` CPU seconds of the process under measure."""
+    ``user`` and ``system`` CPU seconds of the process under measure; ``others`` is the number of
+    cores that the rest of the machine kept busy meanwhile."""
 
     value: float
     work: int
     seconds: float
     user: float
     system: float
+    others: float = 0.0
 
     @classmethod
     def rate(cls, work: int, amount: float, seconds: float, used: Usage) -> Sample:
@@ -79,6 +85,12 @@ class Row:
     runs: int | None = None  # where the row needs other than the usual number
 
 
+def _undisturbed(run: Run) -> Sample:
+    bystanders = Bystanders()
+    sample = run()
+    return replace(sample, others=bystanders.cores())
+
+
 @dataclass(slots=True)
 class _Place:
     """A contestant in a row that is being measured."""
@@ -106,11 +118,17 @@ class _Place:
     def end(self) -> None:
         self.stack.close()
 
-    def take_turn(self) -> None:
+    def take_turn(self, patience: float = 0.0) -> None:
+        """One more sample; one that was disturbed is taken again for ``patience`` seconds, and
+        the least disturbed counts."""
         if self.run is None:
             self.start()
         assert self.run is not None
-        self.samples.append(self.run())
+        deadline = monotonic() + patience
+        best = _undisturbed(self.run)
+        while best.others > DISTURBED and monotonic() < deadline:
+            best = min(best, _undisturbed(self.run), key=lambda sample: sample.others)
+        self.samples.append(best)
 
     @property
     def takes_part(self) -> bool:
@@ -118,8 +136,16 @@ class _Place:
         return self.run is not None or 0 < self.failures < 2
 
 
-def measure(row: Row, runs: int, *, limit: float = 180.0, say: Say = lambda _: None) -> Result:
-    """All contestants of a row in turns, ``runs`` times; no turn longer than ``limit`` seconds."""
+def measure(
+    row: Row,
+    runs: int,
+    *,
+    patience: float = 0.0,
+    limit: float = 180.0,
+    say: Say = lambda _: None,
+) -> Result:
+    """All contestants of a row in turns, ``runs`` times; no turn longer than ``limit`` seconds,
+    and ``patience`` more where others disturb it."""
     places = [_Place(contestant) for contestant in row.contestants]
     with ExitStack() as everything:
         for place in places:
@@ -131,7 +157,7 @@ def measure(row: Row, runs: int, *, limit: float = 180.0, say: Say = lambda _: N
             for place in places:
                 if place.takes_part:
                     say(f"{row.name}: run {turn + 1}, {place.contestant.name}")
-                    place.guarded(limit, place.take_turn)
+                    place.guarded(limit + patience, partial(place.take_turn, patience))
     return _result(row, places)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,32 @@ def usage(pid: int) -> Usage:
             now, most = _memory(member)
             resident, peak = resident + now, peak + most
     return Usage(ticks[0] / _TICK, ticks[1] / _TICK, resident, peak)
+
+
+class Bystanders:
+    """How many cores others kept busy since this was made: all CPU time of the machine, less that
+    of this process and of all that it started."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+        self._before = _cpu_of_others()
+
+    def cores(self) -> float:
+        """Their share so far; the kernel counts in ticks of 10 ms."""
+        used = _cpu_of_others() - self._before
+        return max(0.0, used) / max(monotonic() - self._began, 1 / _TICK)
+
+
+def _cpu_of_others() -> float:
+    """Seconds since the machine was started."""
+    fields = Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+    busy = sum(int(fields[n]) for n in (0, 1, 2, 5, 6))  # user, nice, system, interrupts
+    mine = 0
+    for member in _family(os.getpid()):
+        with suppress(OSError):
+            words = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            mine += sum(map(int, words[11:15]))  # its own and its ended children's
+    return (busy - mine) / _TICK
 
 
 def reset_peak(pid: int) -> None:

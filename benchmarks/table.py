@@ -6,11 +6,12 @@ what is to be reached where the row sets a mark.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.harness import OURS
+from benchmarks.harness import DISTURBED, OURS
 
 Result = dict[str, Any]
 
@@ -60,9 +61,18 @@ def markdown(results: Result) -> str:
         lines.extend(_cells(cells) for cells in _markdown_cells(row))
     facts = "; ".join(f"{name}: {value}" for name, value in results["machine"].items())
     runs = f"Medians of {results['runs']} runs in turns (smallest to largest). {_CPU}"
+    runs += _crowd(results)
     if results.get("quick"):
         runs += " This was a quick run, with too little work to compare."
     return "\n".join([*lines, "", runs, "", f"Machine: {facts}."])
+
+
+def _crowd(results: Result) -> str:
+    """Whether the machine was quiet, from what each sample noted."""
+    contestants = [one for row in results["rows"] for one in row["contestants"]]
+    samples = [each for one in contestants for each in one.get("samples", ())]
+    disturbed = sum(each.get("others", 0.0) > DISTURBED for each in samples)
+    return f" Others kept over {DISTURBED} of a core busy in {disturbed} of {len(samples)} turns."
 
 
 _CPU = "CPU is user and system time of the measured process for one message."
@@ -117,9 +127,11 @@ def _line(one: Result) -> str:
     if "median" not in one:
         return str(one.get("note", "not measured"))
     sample = _median_sample(one)
+    others = statistics.median(each.get("others", 0.0) for each in one["samples"])
+    crowd = f"; others kept {others:.1f} cores busy" if others > DISTURBED else ""
     note = f"; {one['failures']} turn(s) failed: {one['note']}" if "note" in one else ""
     return (f"{_span(one):32} {sample['work']:6} in {sample['seconds']:.2f} s, "
-            f"user {sample['user']:.2f} s, system {sample['system']:.2f} s{note}")  # fmt: skip
+            f"user {sample['user']:.2f} s, system {sample['system']:.2f} s{crowd}{note}")  # fmt: skip
 
 
 def _cpu(one: Result) -> str:
