@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ from twisted.internet.endpoints import serverFromString
 
 from twisted_dimse.association import Association
 from twisted_dimse.client import connect
-from twisted_dimse.errors import StatusError
+from twisted_dimse.errors import DimseError, StatusError
 from twisted_dimse.handler import Handler
 from twisted_dimse.server import AssociationFactory
 
@@ -51,12 +51,19 @@ async def associated(peer: Any, **options: Any) -> AsyncIterator[Association]:
     try:
         yield association
     except StatusError:
-        await association.release()
+        await _release(association)
         raise
     except BaseException:
         association.abort()
         raise
-    await association.release()
+    await _release(association)
+
+
+async def _release(association: Association) -> None:
+    """Release an association that has done its work; if it is over already, so be it."""
+    if not association.closed.called:
+        with suppress(DimseError):
+            await association.release()
 
 
 def the_reactor(reactor: Any) -> Any:

@@ -1,0 +1,572 @@
+"""Storage commitment by the push model (PS3.4 J), both halves.
+
+SCU: `request_commitment` asks whether instances are kept and waits for the report, which comes on
+the same association or on a new one. SCP: `CommitmentHandler` has one method to write, `commit`,
+and reports by itself.
+
+    outcome = await request_commitment(peer, ["a.dcm", "b.dcm"], receive="tcp:11113")
+    outcome.committed, outcome.failed           # references, and references with reasons
+
+    class Keeper(CommitmentHandler):
+        def commit(self, request, references):
+            return {ref.sop_instance_uid: 0 if self.has(ref) else 0x0112 for ref in references}
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pydicom import Dataset
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_dimse.association import Association
+from twisted_dimse.client import DEFAULT_CALLING_AE_TITLE
+from twisted_dimse.datastream import as_source
+from twisted_dimse.dimse.status import (
+    INVALID_ARGUMENT_VALUE,
+    NO_SUCH_ACTION_TYPE,
+    NO_SUCH_EVENT_TYPE,
+    NO_SUCH_SOP_CLASS,
+    NO_SUCH_SOP_INSTANCE,
+    PROCESSING_FAILURE,
+    SUCCESS,
+)
+from twisted_dimse.errors import (
+    AssociationTimeout,
+    ConnectionFailed,
+    ConnectionLost,
+    DimseError,
+    StatusError,
+)
+from twisted_dimse.handler import Handler, Request
+from twisted_dimse.services.calls import Receiver, associated, deferred, the_reactor
+from twisted_dimse.services.managed import new_uid
+from twisted_dimse.services.values import items, texts
+from twisted_dimse.uids import (
+    STORAGE_COMMITMENT_PUSH,
+    STORAGE_COMMITMENT_PUSH_INSTANCE,
+    VERIFICATION,
+    is_valid_uid,
+)
+
+REQUEST_COMMITMENT = 1  # action type
+COMMITTED, FAILURES_EXIST = 1, 2  # event types
+
+TRANSACTION_UID = 0x00081195
+REFERENCED_SOP_SEQUENCE, FAILED_SOP_SEQUENCE = 0x00081199, 0x00081198
+REFERENCED_SOP_CLASS_UID, REFERENCED_SOP_INSTANCE_UID = 0x00081150, 0x00081155
+FAILURE_REASON = 0x00081197
+
+DUPLICATE_TRANSACTION_UID = 0x0131
+#: Why an instance is not committed (PS3.3 C.14.1.1).
+FAILURE_REASONS = {
+    0x0110: "Processing failure",
+    0x0112: "No such SOP Instance",
+    0x0213: "Resource limitation",
+    0x0122: "Referenced SOP Class not supported",
+    0x0119: "Class / Instance conflict",
+    DUPLICATE_TRANSACTION_UID: "Duplicate Transaction UID",
+}
+NOT_MENTIONED = 0x0000  # stands for the reason that a report does not give
+
+#: Seconds to wait before each further try to deliver a report.
+RETRY_DELAYS = (1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 7200.0)
+
+_REMEMBERED = 1000  # transactions that a receiver knows to be done
+
+_log = Logger()
+
+
+class Reference(NamedTuple):
+    """An instance by its UIDs."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentOutcome:
+    """What an SCP says it keeps. `failed` has the reason for each of the others: one of
+    `FAILURE_REASONS`, or `NOT_MENTIONED`."""
+
+    transaction_uid: str
+    committed: tuple[Reference, ...] = ()
+    failed: Mapping[Reference, int] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed
+
+    def of(self, asked: Iterable[Reference]) -> CommitmentOutcome:
+        """The outcome for what was asked: what is neither committed nor failed counts as failed."""
+        asked = tuple(dict.fromkeys(asked))
+        committed = {each.sop_instance_uid for each in self.committed}
+        reasons = {each.sop_instance_uid: reason for each, reason in self.failed.items()}
+        kept = [each for each in asked if each.sop_instance_uid in committed]
+        kept = [each for each in kept if each.sop_instance_uid not in reasons]
+        failed = {
+            each: reasons.get(each.sop_instance_uid, NOT_MENTIONED)
+            for each in asked
+            if each not in kept
+        }
+        return CommitmentOutcome(self.transaction_uid, tuple(kept), failed)
+
+    @property
+    def event_type(self) -> int:
+        return COMMITTED if self.ok else FAILURES_EXIST
+
+    def to_dataset(self) -> Dataset:
+        """The event information (PS3.4 Table J.3-2)."""
+        dataset = Dataset()
+        dataset.TransactionUID = self.transaction_uid
+        if self.committed:
+            dataset.ReferencedSOPSequence = [_item(each) for each in self.committed]
+        if self.failed:
+            dataset.FailedSOPSequence = [_item(*pair) for pair in self.failed.items()]
+        return dataset
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset | None) -> CommitmentOutcome:
+        """Of event information. Raises `StatusError` 0x0115 where it is none."""
+        transaction, committed = _referenced(dataset)
+        failed = {}
+        for item in items(dataset or Dataset(), FAILED_SOP_SEQUENCE):
+            reason = texts(item, FAILURE_REASON)
+            failed[_reference(item)] = int(reason[0]) if reason else PROCESSING_FAILURE
+        return cls(transaction, committed, failed)
+
+
+class ReportOverdue(AssociationTimeout):
+    """No report came in time. It may still come, for the transaction `transaction_uid`."""
+
+    def __init__(self, text: str, transaction_uid: str) -> None:
+        super().__init__(text)
+        self.transaction_uid = transaction_uid
+
+
+def _item(reference: Reference, reason: int | None = None) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference
+    if reason is not None:
+        item.FailureReason = reason
+    return item
+
+
+def _referenced(dataset: Dataset | None) -> tuple[str, tuple[Reference, ...]]:
+    """Transaction UID and references of a request or a report."""
+    dataset = dataset or Dataset()
+    transaction = texts(dataset, TRANSACTION_UID)
+    if len(transaction) != 1 or not is_valid_uid(transaction[0]):
+        raise StatusError(INVALID_ARGUMENT_VALUE, "no transaction UID")
+    found = items(dataset, REFERENCED_SOP_SEQUENCE)
+    return transaction[0], tuple(_reference(item) for item in found)
+
+
+def _reference(item: Dataset) -> Reference:
+    uids = (texts(item, tag) for tag in (REFERENCED_SOP_CLASS_UID, REFERENCED_SOP_INSTANCE_UID))
+    try:
+        (sop_class,), (instance,) = uids
+    except ValueError:
+        raise StatusError(INVALID_ARGUMENT_VALUE, "a reference without its UIDs") from None
+    return Reference(sop_class, instance)
+
+
+# --- SCU
+
+
+@deferred
+async def request_commitment(
+    peer: Any,
+    instances: Iterable[Any],
+    *,
+    wait: float = 60.0,
+    receive: Any = None,
+    reactor: Any = None,
+    **options: Any,
+) -> CommitmentOutcome:
+    """Ask a peer to commit itself to keep ``instances``, and wait for its report (PS3.4 J.3).
+
+    An instance is a path, a Dataset, a streaming source, or a pair of SOP class and SOP instance
+    UID. The report is taken on the association of the request, and with ``receive`` on others too:
+    a server endpoint, or its string, to listen at as long as it takes, under our calling title; or
+    a `CommitmentReceiver` that serves already. ``options`` are those of `connect`.
+
+    Fails with `StatusError` where the peer refuses the request, and with `ReportOverdue` after
+    ``wait`` seconds without a report.
+    """
+    reactor = the_reactor(reactor)
+    references = tuple(dict.fromkeys(reference_of(each) for each in instances))
+    if not references:
+        raise ValueError("no instances to commit")
+    receiver = receive if isinstance(receive, CommitmentReceiver) else CommitmentReceiver()
+    server = None
+    if receive is not None and receiver is not receive:
+        title = options.get("calling_ae_title", DEFAULT_CALLING_AE_TITLE)
+        server = await Receiver.listen(receive, receiver, title, reactor)
+    try:
+        report = await _ask(peer, references, receiver, wait, reactor, receive is not None, options)
+    finally:
+        if server is not None:
+            await server.end()
+    return report.of(references)
+
+
+async def _ask(
+    peer: Any,
+    references: tuple[Reference, ...],
+    receiver: CommitmentReceiver,
+    wait: float,
+    reactor: Any,
+    elsewhere: bool,
+    options: Mapping[str, Any],
+) -> CommitmentOutcome:
+    """Send the request and wait for the report. It may come before the response does."""
+    transaction = new_uid()
+    report = receiver.expect(transaction)
+    try:
+        async with associated(
+            peer,
+            contexts=[STORAGE_COMMITMENT_PUSH],
+            handler=receiver,
+            reactor=reactor,
+            **options,
+        ) as association:
+            await association.n_action(
+                STORAGE_COMMITMENT_PUSH,
+                STORAGE_COMMITMENT_PUSH_INSTANCE,
+                REQUEST_COMMITMENT,
+                CommitmentOutcome(transaction, references).to_dataset(),
+            )
+            if not elsewhere:
+                _fail_with_association(association, report)
+            return await _in_time(report, wait, transaction, association, reactor)
+    finally:
+        receiver.forget(transaction)
+        report.addErrback(lambda _failure: None)  # which nobody waits for any more
+
+
+def _fail_with_association(association: Association, report: Deferred[CommitmentOutcome]) -> None:
+    """Where nobody else listens, no report can come after the end."""
+
+    def over(reason: DimseError | None) -> DimseError | None:
+        if not report.called:
+            why = str(reason) if reason else f"{association.peer} released the association"
+            report.errback(ConnectionLost(f"no report can come any more: {why}"))
+        return reason
+
+    association.closed.addCallback(over)
+
+
+async def _in_time(
+    report: Deferred[CommitmentOutcome],
+    wait: float,
+    transaction: str,
+    association: Association,
+    reactor: Any,
+) -> CommitmentOutcome:
+    def late() -> None:
+        if not report.called:
+            text = f"no storage commitment report from {association.peer} within {wait:g} s"
+            report.errback(ReportOverdue(text, transaction))
+
+    deadline = reactor.callLater(wait, late)
+    try:
+        return await report
+    finally:
+        if deadline.active():
+            deadline.cancel()
+
+
+def reference_of(instance: Any) -> Reference:
+    """The `Reference` of a path, a Dataset, a source, or a pair of UIDs."""
+    if isinstance(instance, tuple):
+        return Reference(*(str(uid) for uid in instance))
+    if hasattr(instance, "sop_class_uid"):
+        return Reference(instance.sop_class_uid, instance.sop_instance_uid)
+    source = as_source(instance)
+    return Reference(source.sop_class_uid, source.sop_instance_uid)
+
+
+class CommitmentReceiver(Handler):
+    """Takes storage commitment reports: on our own associations, and on those that an SCP makes.
+
+    Serve it, alone or in a `CombinedHandler`, and give it to `request_commitment` as ``receive``.
+    ``reported`` is called with each outcome for a transaction that nobody here waits for, and with
+    its request; without it those are refused, so that the SCP knows.
+    """
+
+    contexts = (VERIFICATION, STORAGE_COMMITMENT_PUSH)
+
+    def __init__(self, reported: Callable[[CommitmentOutcome, Request], Any] | None = None) -> None:
+        self._reported = reported
+        self._expected: dict[str, Deferred[CommitmentOutcome]] = {}
+        self._done: deque[str] = deque(maxlen=_REMEMBERED)
+
+    def expect(self, transaction_uid: str) -> Deferred[CommitmentOutcome]:
+        """Fires with the outcome of a transaction."""
+        expected: Deferred[CommitmentOutcome] = Deferred()
+        self._expected[transaction_uid] = expected
+        return expected
+
+    def forget(self, transaction_uid: str) -> None:
+        """Wait for a transaction no longer."""
+        self._expected.pop(transaction_uid, None)
+
+    def n_event_report(self, request: Request) -> Any:
+        _check_instance(request)
+        if request.event_type not in (COMMITTED, FAILURES_EXIST):
+            raise StatusError(NO_SUCH_EVENT_TYPE)
+        outcome = CommitmentOutcome.from_dataset(request.dataset)
+        expected = self._expected.pop(outcome.transaction_uid, None)
+        if expected is not None:
+            # Once this is answered: who waits for it may release the association at once.
+            request.association.reactor.callLater(0, _fire, expected, outcome)
+            self._done.append(outcome.transaction_uid)
+        if outcome.transaction_uid in self._done:
+            return SUCCESS  # once more, by an SCP that has not seen our answer
+        if self._reported is None:
+            raise StatusError(PROCESSING_FAILURE, "no such transaction is expected")
+        return self._reported(outcome, request)
+
+
+def _fire(expected: Deferred[CommitmentOutcome], outcome: CommitmentOutcome) -> None:
+    if not expected.called:
+        expected.callback(outcome)
+
+
+def _check_instance(request: Request) -> None:
+    if request.sop_class_uid != STORAGE_COMMITMENT_PUSH:
+        raise StatusError(NO_SUCH_SOP_CLASS)
+    if request.sop_instance_uid != STORAGE_COMMITMENT_PUSH_INSTANCE:
+        raise StatusError(NO_SUCH_SOP_INSTANCE)
+
+
+# --- SCP
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An outcome on its way: from the title ``sender`` to the title ``receiver``."""
+
+    outcome: CommitmentOutcome
+    sender: str
+    receiver: str
+
+
+class Reporter:
+    """Delivers reports: on the association of the request while it is open, else on a new one in
+    which we propose the SCP role; after a failure again, ``delays`` seconds later each time.
+
+    ``undelivered`` is called with a report when its last try has failed, and with the error of
+    that. ``options`` are those of `connect` for the associations that are made.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Any = None,
+        delays: Sequence[float] = RETRY_DELAYS,
+        undelivered: Callable[[Report, BaseException], object] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._reactor = the_reactor(reactor)
+        self._delays = tuple(delays)
+        self._undelivered = undelivered
+        self._options = dict(options or {})
+        self._waiting: dict[Any, Report] = {}
+
+    @property
+    def waiting(self) -> tuple[Report, ...]:
+        """The reports that have failed and will be tried again."""
+        return tuple(self._waiting.values())
+
+    def stop(self) -> tuple[Report, ...]:
+        """Try no more; the reports that were not delivered."""
+        waiting = self.waiting
+        for call in self._waiting:
+            call.cancel()
+        self._waiting.clear()
+        return waiting
+
+    @deferred
+    async def deliver(
+        self,
+        report: Report,
+        destination: Callable[[str], Any],
+        association: Association | None = None,
+    ) -> bool:
+        """Deliver a report now. Fires with whether that was done; where it was not, further tries
+        follow. ``destination`` gives the `Peer` of an AE title, an awaitable of it, or None."""
+        if association is not None and not association.closed.called:
+            try:
+                await self._send(association, report)
+                return True
+            except DimseError as error:
+                _log.info(
+                    "association {number}: no storage commitment report on it ({error})",
+                    number=association.number,
+                    error=error,
+                )
+        return await self._try(report, destination, 0)
+
+    async def _try(self, report: Report, destination: Callable[[str], Any], tries: int) -> bool:
+        try:
+            await self._send_anew(report, destination)
+        except Exception as error:
+            self._failed(report, destination, tries, error)
+            return False
+        return True
+
+    async def _send_anew(self, report: Report, destination: Callable[[str], Any]) -> None:
+        peer = destination(report.receiver)
+        if inspect.isawaitable(peer):
+            peer = await peer
+        if peer is None:
+            raise ConnectionFailed(f"the address of {report.receiver} is not known here")
+        async with associated(
+            peer,
+            contexts=[STORAGE_COMMITMENT_PUSH],
+            roles={STORAGE_COMMITMENT_PUSH: "scp"},
+            calling_ae_title=report.sender,
+            reactor=self._reactor,
+            **self._options,
+        ) as association:
+            await self._send(association, report)
+
+    @staticmethod
+    async def _send(association: Association, report: Report) -> None:
+        await association.n_event_report(
+            STORAGE_COMMITMENT_PUSH,
+            STORAGE_COMMITMENT_PUSH_INSTANCE,
+            report.outcome.event_type,
+            report.outcome.to_dataset(),
+        )
+
+    def _failed(
+        self, report: Report, destination: Callable[[str], Any], tries: int, error: Exception
+    ) -> None:
+        """Try again later, or give up."""
+        last = tries >= len(self._delays)
+        _log.warn(
+            "storage commitment report to {receiver}, transaction {transaction}: {error}; {next}",
+            receiver=report.receiver,
+            transaction=report.outcome.transaction_uid,
+            error=error,
+            next="given up" if last else f"again in {self._delays[tries]:g} s",
+        )
+        if not last:
+            self._try_later(report, destination, tries)
+        elif self._undelivered is not None:
+            self._undelivered(report, error)
+
+    def _try_later(self, report: Report, destination: Callable[[str], Any], tries: int) -> None:
+        def again() -> None:
+            del self._waiting[call]
+            Deferred.fromCoroutine(self._try(report, destination, tries + 1))
+
+        call: Any = self._reactor.callLater(self._delays[tries], again)
+        self._waiting[call] = report
+
+
+class CommitmentHandler(Handler):
+    """Storage commitment SCP. Write `commit`.
+
+    The request is answered when it is understood, and reported on when `commit` has its answer:
+    on the same association while that is open, else on a new one to the peer that `resolve`, or the
+    ``peers`` of the server, have for the title that asked. ``delays`` are those of the `Reporter`,
+    whose `stop` belongs to the end of the program, and ``options`` those of `connect`.
+    """
+
+    contexts = (VERIFICATION, STORAGE_COMMITMENT_PUSH)
+
+    def __init__(
+        self, *, reactor: Any = None, delays: Sequence[float] = RETRY_DELAYS, **options: Any
+    ) -> None:
+        self.reporter = Reporter(
+            reactor=reactor,
+            delays=delays,
+            undelivered=lambda report, error: self.undelivered(report, error),
+            options=options,
+        )
+        self._in_progress: set[tuple[str, str]] = set()
+
+    def commit(self, request: Request, references: Sequence[Reference]) -> Any:
+        """Which of the instances are kept, for good: a mapping of SOP Instance UIDs to None or 0,
+        or else to the reason (`FAILURE_REASONS`); or a Deferred or coroutine of it. What it does
+        not mention is not committed."""
+        return {}
+
+    def undelivered(self, report: Report, error: BaseException) -> None:
+        """A report could not be delivered, and no further try follows."""
+
+    def n_action(self, request: Request) -> Any:
+        _check_instance(request)
+        if request.action_type != REQUEST_COMMITMENT:
+            raise StatusError(NO_SUCH_ACTION_TYPE)
+        transaction, references = _referenced(request.dataset)
+        if not references:
+            raise StatusError(INVALID_ARGUMENT_VALUE, "no instances are referenced")
+        # Once this is answered, for a report before the response confuses peers.
+        request.association.reactor.callLater(0, self._begin, request, transaction, references)
+        return SUCCESS
+
+    # --- after the response
+
+    def _begin(self, request: Request, transaction: str, references: tuple[Reference, ...]) -> None:
+        who = (request.association.calling_ae_title, transaction)
+        if who in self._in_progress:
+            reasons = dict.fromkeys(
+                (each.sop_instance_uid for each in references), DUPLICATE_TRANSACTION_UID
+            )
+            self._report(request, transaction, references, reasons)
+            return
+        self._in_progress.add(who)
+        done = Deferred.fromCoroutine(self._decide(request, transaction, references))
+        done.addBoth(self._decided, who)
+
+    async def _decide(
+        self, request: Request, transaction: str, references: tuple[Reference, ...]
+    ) -> None:
+        try:
+            reasons = self.commit(request, references)
+            if inspect.isawaitable(reasons):
+                reasons = await reasons
+            reasons = dict(reasons)
+        except Exception:
+            _log.failure("storage commitment: the handler failed")
+            reasons = {}
+            for each in references:
+                reasons[each.sop_instance_uid] = PROCESSING_FAILURE
+        await self._report(request, transaction, references, reasons)
+
+    def _decided(self, result: Any, who: tuple[str, str]) -> None:
+        self._in_progress.discard(who)
+        if isinstance(result, Failure):
+            _log.failure("storage commitment: no report", result)
+
+    def _report(
+        self,
+        request: Request,
+        transaction: str,
+        references: tuple[Reference, ...],
+        reasons: Mapping[str, int | None],
+    ) -> Deferred[bool]:
+        association = request.association
+        failed = {}
+        for each in references:
+            reason = reasons.get(each.sop_instance_uid, NO_SUCH_SOP_INSTANCE)
+            if reason:
+                failed[each] = reason
+        kept = tuple(each for each in references if each not in failed)
+        report = Report(
+            CommitmentOutcome(transaction, kept, failed),
+            association.called_ae_title,
+            association.calling_ae_title,
+        )
+        return self.reporter.deliver(report, association.destination, association)
