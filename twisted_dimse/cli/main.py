@@ -15,6 +15,7 @@ COMMANDS = {
     "worklist": "Ask what is scheduled (C-FIND of the modality worklist).",
     "get": "Fetch instances over the same connection (C-GET).",
     "move": "Have instances sent to another node, or here (C-MOVE).",
+    "commit": "Ask whether instances are kept (storage commitment).",
     "listen": "Receive instances into a folder until interrupted.",
     "n-get": "Read attributes of an instance (N-GET).",
     "n-set": "Change attributes of an instance (N-SET).",
@@ -22,6 +23,7 @@ COMMANDS = {
     "n-create": "Create an instance (N-CREATE).",
     "n-delete": "Delete an instance (N-DELETE).",
     "n-event-report": "Report an event of an instance of ours (N-EVENT-REPORT).",
+    "archive": "Check, fill or clear an archive whose server does not run.",
 }
 
 # A command is `command` in the module of its name, or else:

@@ -106,7 +106,7 @@ def move(
             common.peer,
             identifier,
             destination=to or common.calling,
-            receive=_endpoint(reactor, receive),
+            receive=endpoint_of(reactor, receive),
             handler=handler,
             level=level,
             model=MODELS[model] if model else None,
@@ -142,7 +142,7 @@ def _filing(directory: str, common: Common) -> Any:
     return FilingHandler(files, stored)
 
 
-def _endpoint(reactor: Any, receive: str | None) -> Any:
+def endpoint_of(reactor: Any, receive: str | None) -> Any:
     from twisted.internet.endpoints import serverFromString
 
     if receive is None:

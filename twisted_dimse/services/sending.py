@@ -225,6 +225,15 @@ class _SendingDecoded(_Sending):
             refusal = self.refused[source]
             raise ValueError(f"{refusal}; and it cannot be decoded here: {error}") from error
 
+    def _refuse(self, source: FileSource, error: ContextNotAccepted) -> None:
+        """What was said of the file as it is says more than that this was refused as well."""
+        uid = source.sop_instance_uid
+        self._note(StoreOutcome(source.path, uid, None, self.refused[source]))
+
+    def _refuse(self, source: FileSource, error: ContextNotAccepted) -> None:
+        refusal = self.refused[source]
+        self._note(StoreOutcome(source.path, source.sop_instance_uid, None, refusal))
+
 
 def decoded(source: FileSource) -> DatasetSource:
     """The data set of a file, to be sent in an uncompressed transfer syntax. It blocks.

@@ -1,0 +1,144 @@
+"""``dimse archive verify``, ``import`` and ``delete``: maintenance while no server runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = [
+    click.option("--directory", metavar="DIR", default="./dicom-archive", show_default=True, help="Where the archive lives."),  # noqa: E501
+    click.option("--database", metavar="URL", help="SQLAlchemy URL of its index.  [default: a file in DIR]"),  # noqa: E501
+    click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
+    click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong."),
+    click.option("-d", "--debug", is_flag=True, help="Show tracebacks."),
+]  # fmt: skip
+
+
+@click.group("archive", short_help="Maintain an archive.", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Maintain the archive of a server that does not run.
+
+    \b
+    dimse archive verify --directory ./archive
+    dimse archive import ./old-files --directory ./archive
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@command.command("verify", short_help="Check files against the index.")
+@_options
+def verify(directory: str, database: str | None, **options: Any) -> int:
+    """Check every file against the index, and repair the index.
+
+    \b
+    dimse archive verify --directory ./archive
+    dimse archive verify --directory ./archive --json
+    """
+    from twisted_dimse.archive import maintenance
+
+    with _opened(directory, database) as folder:
+        return _show(maintenance.verify(folder), "checked", **options)
+
+
+@command.command("import", short_help="Take in existing files.")
+@click.argument("paths", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(exists=True))
+@_options
+def import_(paths: tuple[str, ...], directory: str, database: str | None, **options: Any) -> int:
+    """Take in existing files: they are copied, filed under their UIDs, and indexed.
+
+    \b
+    dimse archive import ./old-files --directory ./archive
+    dimse archive import /mnt/disc --directory ./archive --json
+    """
+    from twisted_dimse.archive import maintenance
+
+    with _opened(directory, database) as folder:
+        return _show(maintenance.import_files(folder, paths), "imported", **options)
+
+
+@command.command("delete", short_help="Delete a study, series or instance.")
+@click.argument("uid")
+@_options
+def delete(uid: str, directory: str, database: str | None, **options: Any) -> int:
+    """Delete a study, a series or an instance, whichever UID is of.
+
+    \b
+    dimse archive delete 1.2.3 --directory ./archive
+    dimse archive delete 1.2.3.4 --directory ./archive --json
+    """
+    from twisted_dimse.archive import maintenance
+
+    with _opened(directory, database) as folder:
+        try:
+            return _show(maintenance.delete(folder, uid), "deleted", **options)
+        except LookupError as error:
+            click.echo(f"dimse: {error.args[0]}", err=True)
+            return 1
+
+
+@contextmanager
+def _opened(directory: str, database: str | None) -> Iterator[Any]:
+    from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
+
+    try:
+        folder = ArchiveFolder(directory, database)
+    except CannotOpen as error:
+        raise click.UsageError(f"{error}.") from None
+    with folder:
+        yield folder
+
+
+def _show(findings: Iterable[Any], done: str, as_json: bool, quiet: bool, debug: bool) -> int:
+    """Show findings as they come, and their sums; 1 where a problem is left."""
+    total = mended = left = 0
+    with _bar(done, shown=not (as_json or quiet)) as advance:
+        for finding in findings:
+            total += 1
+            mended += finding.mended
+            left += bool(finding.problem) and not finding.mended
+            _show_one(finding, as_json)
+            advance()
+    sums = {done: total - left, "mended": mended, "problems": left}
+    if as_json:
+        click.echo(json.dumps(sums))
+    elif not quiet:
+        click.echo(f"{total - left} {done}, {mended} mended, {left} problems")
+    return 1 if left else 0
+
+
+def _show_one(finding: Any, as_json: bool) -> None:
+    if as_json:
+        line = {"path": finding.path, "problem": finding.problem or None, "mended": finding.mended}
+        click.echo(json.dumps(line))
+    elif finding.problem:
+        mended = "; mended" if finding.mended else ""
+        click.echo(f"dimse: {finding.path}: {finding.problem}{mended}", err=True)
+
+
+@contextmanager
+def _bar(what: str, *, shown: bool) -> Iterator[Callable[[], None]]:
+    """A count of files on a terminal; how many there will be is not known."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.completed} " + what), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda: progress.advance(task)
