@@ -699,6 +699,18 @@ def test_an_interrupted_wait_for_an_association_is_130() -> None:
     assert "Traceback" not in echo.said
 
 
+def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    with listening(folder=tmp_path) as (running, port), raw.Client(port) as client:
+        client.associate()
+        running.signal(signal.SIGINT)
+        client.expect(ABORT)  # and do not close, as a peer should
+        running.signal(signal.SIGINT)
+        begun = time.monotonic()
+        assert running.wait(5) in (130, -signal.SIGINT)
+        assert time.monotonic() - begun < 0.9
+        assert "Traceback" not in running.said
+
+
 # --- listen
 
 
@@ -711,7 +723,7 @@ def listening(*options: str | Path, folder: Path) -> Iterator[tuple[Running, int
         yield running, port
         if running.process.poll() is None:
             running.signal(signal.SIGINT)
-        assert running.wait(5) == 130, running.said
+            assert running.wait(5) == 130, running.said
         assert "Traceback" not in running.said
     finally:
         if running.process.poll() is None:
@@ -768,6 +780,8 @@ def test_listen_aborts_what_is_under_way_when_it_is_interrupted(tmp_path: Path) 
         peers.wait_until(lambda: any(incoming.iterdir()))
         running.signal(signal.SIGINT)
         assert client.read() == (ABORT, bytes(4))
+        client.socket.close()
+        assert running.wait(5) == 130
     assert list(incoming.iterdir()) == []
     assert list((tmp_path / "received" / "instances").iterdir()) == []
 

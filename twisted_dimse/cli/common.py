@@ -256,6 +256,7 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
         deferLater(reactor, 0.01, _stop, reactor)
 
     def interrupted() -> Any:
+        impatience_ends_at_once()
         if running:
             running[0].cancel()
             return deferLater(reactor, 0.05, lambda: None)
@@ -275,6 +276,14 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
         common.complain(text)
     sys.stdout.flush()
     return status[0]
+
+
+def impatience_ends_at_once() -> None:
+    """From now on a second interrupt ends the process, whatever is still to be said to the peer."""
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _stop(reactor: Any) -> None:

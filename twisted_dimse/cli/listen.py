@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from twisted_dimse.cli.common import impatience_ends_at_once
 from twisted_dimse.peer import in_words, valid_ae_title
 
 
@@ -107,6 +108,7 @@ def _run(endpoint: str, directory: str | None, title: str, as_json: bool, quiet:
 
     def end() -> Any:
         """Abort what is under way, and give the aborts a second to get out."""
+        impatience_ends_at_once()
         factory.close_unused()
         factory.abort_all()
         reactor.callLater(1, factory.close_all)
