@@ -41,6 +41,8 @@ PACKAGES = {
     "findscu": "DCMTK",
     "movescu": "DCMTK",
     "getscu": "DCMTK",
+    "dcmqrscp": "DCMTK",
+    "wlmscpfs": "DCMTK",
     "gdcmscu": "GDCM's tools",
     "Orthanc": "Orthanc",
     "node": "Node.js, for dcmjs-dimse",
