@@ -230,10 +230,6 @@ class _SendingDecoded(_Sending):
         uid = source.sop_instance_uid
         self._note(StoreOutcome(source.path, uid, None, self.refused[source]))
 
-    def _refuse(self, source: FileSource, error: ContextNotAccepted) -> None:
-        refusal = self.refused[source]
-        self._note(StoreOutcome(source.path, source.sop_instance_uid, None, refusal))
-
 
 def decoded(source: FileSource) -> DatasetSource:
     """The data set of a file, to be sent in an uncompressed transfer syntax. It blocks.
