@@ -52,18 +52,25 @@ def new_uid() -> str:
     return f"1.2.826.0.2.{os.getpid()}.{next(_numbers)}"
 
 
-@pytest.fixture(scope="module")
-def the_server() -> Iterator[Server]:
-    words = ["--store-only", "--durability", "commit", "--max-pdu", MAX_PDU]
-    with serving(*words, "--dimse-timeout", 2) as running:
+@pytest.fixture(scope="module", params=["store-only", "archive"])
+def the_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    words = ["--durability", "commit", "--max-pdu", MAX_PDU, "--dimse-timeout", 2]
+    if request.param == "store-only":
+        words.append("--store-only")
+    with serving(*words) as running:
         yield running
 
 
 @pytest.fixture
 def server(the_server: Server) -> Server:
-    """The one server of all tests here, with nothing stored."""
+    """The server of all tests here, with nothing stored."""
     the_server.empty()
     return the_server
+
+
+def keeps_all(server: Server) -> bool:
+    """Whether it also keeps what has no Study or Series Instance UID."""
+    return "--store-only" in server.command
 
 
 @contextmanager
@@ -367,10 +374,20 @@ def test_a_study_or_series_uid_that_is_none_becomes_no_path(
     with survived(server, "released"), Client(server.port) as client:
         client.associate()
         data = dataset(instance, study=uid) if parent == "study" else dataset(instance, series=uid)
-        assert client.store(instance, data).status == 0
+        response = client.store(instance, data)
         client.release()
-    (path,) = server.stored
-    assert path == server.instances / "no-study" / "no-series" / f"{instance}.dcm"
+    is_kept_or_refused(server, instance, response, f"{parent.capitalize()} Instance UID")
+
+
+def is_kept_or_refused(server: Server, uid: str, response: raw.Message, missing: str) -> None:
+    """Of no study where everything is kept; else refused, naming what is missing."""
+    if keeps_all(server):
+        assert response.status == 0
+        assert server.stored == [server.instances / "no-study" / "no-series" / f"{uid}.dcm"]
+    else:
+        assert response.status == 0xA900
+        assert missing in response.comment
+        assert server.stored == []
 
 
 NO_DATA_SET_AT_ALL = {
@@ -384,15 +401,15 @@ NO_DATA_SET_AT_ALL = {
 
 
 @pytest.mark.parametrize("what", NO_DATA_SET_AT_ALL)
-def test_what_is_no_data_set_is_kept_as_it_is(server: Server, what: str) -> None:
+def test_what_is_no_data_set_is_kept_as_it_is_or_refused(server: Server, what: str) -> None:
     uid = new_uid()
     with survived(server, "released"), Client(server.port) as client:
         client.associate()
-        assert client.store(uid, NO_DATA_SET_AT_ALL[what]).status == 0
+        response = client.store(uid, NO_DATA_SET_AT_ALL[what])
         client.release()
-    (path,) = server.stored
-    assert path == server.instances / "no-study" / "no-series" / f"{uid}.dcm"
-    assert path.read_bytes().endswith(NO_DATA_SET_AT_ALL[what])
+    is_kept_or_refused(server, uid, response, "Study")
+    for path in server.stored:
+        assert path.read_bytes().endswith(NO_DATA_SET_AT_ALL[what])
 
 
 def test_a_deflated_data_set_that_inflates_to_gigabytes_holds_nobody_up(server: Server) -> None:
@@ -404,10 +421,10 @@ def test_a_deflated_data_set_that_inflates_to_gigabytes_holds_nobody_up(server: 
     with survived(server, "released"), Client(server.port) as client:
         client.associate([(3, raw.SECONDARY_CAPTURE, (DEFLATED,))])
         begun = time.monotonic()
-        assert client.store(uid, bomb).status == 0
+        response = client.store(uid, bomb)
         assert time.monotonic() - begun < 2
         client.release()
-    assert [path.parent.parent.name for path in server.stored] == ["no-study"]
+    is_kept_or_refused(server, uid, response, "Study")
 
 
 # --- peers that vanish
@@ -505,12 +522,12 @@ def refuses_what_does_not_fit(server: Server, size: int, words: str) -> None:
     assert [path.stem for path in server.stored] == [small]
 
 
-@pytest.mark.parametrize("durability", ["commit", "sync"])
-def test_a_full_disk_is_answered_a700(tmp_path: Path, durability: str) -> None:
-    with small_disk(tmp_path) as disk:
-        words = ["--store-only", "--durability", durability]
-        with serving(*words, directory=disk / "archive") as server:
-            refuses_what_does_not_fit(server, 3_000_000, "No space left on device")
+@pytest.mark.parametrize(
+    "words", [["--store-only", "--durability", "commit"], ["--store-only"], []], ids=" ".join
+)
+def test_a_full_disk_is_answered_a700(tmp_path: Path, words: list[str]) -> None:
+    with small_disk(tmp_path) as disk, serving(*words, directory=disk / "archive") as server:
+        refuses_what_does_not_fit(server, 3_000_000, "No space left on device")
 
 
 def test_a_file_that_cannot_grow_is_answered_a700() -> None:

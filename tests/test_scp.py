@@ -66,6 +66,9 @@ def rejection(port: int, **titles: str) -> tuple[int, ...]:
         ("artim", 30),
         ("idle-timeout", 600),
         ("dimse-timeout", 60),
+        ("database", None),
+        ("max-results", None),
+        ("http", None),
         ("config", None),
         ("log-format", "text"),
         ("drain-timeout", 30),
@@ -128,6 +131,15 @@ def busy(_folder: Path) -> list[str]:
     return ["--listen", f"tcp:{taken().getsockname()[1]}:interface=127.0.0.1"]
 
 
+def busy_http(_folder: Path) -> list[str]:
+    return ["--http", f"tcp:{taken().getsockname()[1]}:interface=127.0.0.1"]
+
+
+def no_database(folder: Path) -> list[str]:
+    (folder / "index").write_bytes(b"no database" * 1000)
+    return ["--database", f"sqlite:///{folder / 'index'}"]
+
+
 def config(text: str) -> Callable[[Path], list[str]]:
     def write(folder: Path) -> list[str]:
         (folder / "node.toml").write_text(text)
@@ -172,6 +184,7 @@ UNUSABLE: dict[str, tuple[str, list[str] | Callable[[Path], list[str]]]] = {
     "window-zero": ("--window", ["--window", "0"]),
     "window-too-large": ("--window", ["--window", "65536"]),
     "max-instance-zero": ("--max-instance", ["--max-instance", "0"]),
+    "max-results-zero": ("--max-results", ["--max-results", "0"]),
     "artim-zero": ("--artim", ["--artim", "0"]),
     "artim-nan": ("--artim", ["--artim", "nan"]),
     "artim-infinite": ("--artim", ["--artim", "inf"]),
@@ -190,6 +203,12 @@ UNUSABLE: dict[str, tuple[str, list[str] | Callable[[Path], list[str]]]] = {
     "listen-no-such-address": ("--listen", ["--listen", "tcp:0:interface=192.0.2.1"]),
     "listen-no-such-key": ("--listen", ["--listen", "ssl:0:privateKey=nothing.pem"]),
     "listen-below-a-file": ("--listen", ["--listen", "unix:/dev/null/socket"]),
+    "http-port-busy": ("--http", busy_http),
+    "http-unknown-endpoint": ("--http", ["--http", "nonsense:8080"]),
+    "database-of-no-kind": ("--database", ["--database", "nonsense"]),
+    "database-of-an-unknown-kind": ("--database", ["--database", "nonsense://archive"]),
+    "database-below-a-file": ("--database", ["--database", "sqlite:////dev/null/index"]),
+    "database-that-is-none": ("--database", no_database),
     "config-absent": ("--config", ["--config", "nothing.toml"]),
     "config-is-a-folder": ("--config", ["--config", "."]),
     "config-is-not-toml": ("--config", config("max_pdu: 1")),
@@ -495,10 +514,10 @@ run()
 """
 
 
-def stored_with(durability: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], float]:
+def stored_with(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], float]:
     """What was fsynced for the first instance of a study, and the seconds until its response."""
     monkeypatch.setattr(peers, "TWISTD", [sys.executable, "-c", SLOW_FSYNC])
-    with serving("--store-only", "--durability", durability) as server:
+    with serving(*words) as server:
         since = len(server.out)
         with Client(server.port) as client:
             client.associate()
@@ -511,18 +530,22 @@ def stored_with(durability: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[
         return [os.path.relpath(path, server.directory) for path in synced], seconds
 
 
+@pytest.mark.parametrize("mode", [[], ["--store-only"]], ids=["archive", "store-only"])
 def test_sync_answers_when_octets_and_folders_are_on_the_disk(
-    monkeypatch: pytest.MonkeyPatch,
+    mode: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced, seconds = stored_with("sync", monkeypatch)
-    file, *folders = synced
-    assert file.startswith("incoming/"), "the octets come first, before there is a final name"
-    assert {"instances/1.2.3/1.2.3.4", "instances/1.2.3", "instances"} <= set(folders)
-    assert seconds >= 0.1 * len(synced)
+    synced, seconds = stored_with(mode, monkeypatch)
+    places = [path.split("/")[0] for path in synced]
+    assert places[0] == "incoming", "the octets come first, before there is a final name"
+    assert {"instances/1.2.3/1.2.3.4", "instances/1.2.3", "instances"} <= set(synced)
+    records = [place for place in places if place not in ("incoming", "instances")]
+    assert bool(records) == (not mode), "an archive also records that the instance exists"
+    assert seconds >= 0.1 * len([path for path in synced if path.startswith("in")])
 
 
-def test_commit_waits_for_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    synced, _ = stored_with("commit", monkeypatch)
+@pytest.mark.parametrize("mode", [[], ["--store-only"]], ids=["archive", "store-only"])
+def test_commit_waits_for_no_disk(mode: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, _ = stored_with([*mode, "--durability", "commit"], monkeypatch)
     assert synced == []
 
 
