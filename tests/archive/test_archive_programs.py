@@ -87,6 +87,13 @@ def test_a_data_set_without_study_is_refused_with_what_is_missing(archive: Serve
     assert "Study" in done.said
 
 
+def test_what_is_here_is_committed_and_what_is_not_is_named(archive: Server) -> None:
+    kept = dimse("commit", archive.peer, CT, "--json")
+    assert kept.status == 0, kept.said
+    lost = dimse("commit", archive.peer, CT, file_named("rtplan.dcm"), "--json")
+    assert lost.status == 1, lost.said
+
+
 def test_a_second_server_on_the_same_folder_is_refused_with_one_line(archive: Server) -> None:
     second = Server(directory=archive.directory)
     assert second.wait() == 1

@@ -170,6 +170,19 @@ def test_what_is_removed_leaves_no_empty_study_behind(
     index.close()
 
 
+def test_a_commitment_report_is_kept_until_it_is_delivered(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'index.sqlite'}"
+    index = Index.open(url)
+    index.keep_report("1.2.3", "MODALITY", "first")
+    index.keep_report("1.2.3", "MODALITY", "second")
+    index.close()
+    index = Index.open(url)
+    assert index.kept_reports() == [("MODALITY", "second")]
+    index.forget_report("1.2.3")
+    assert index.kept_reports() == []
+    index.close()
+
+
 def test_a_database_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
     import sqlalchemy as sa
 

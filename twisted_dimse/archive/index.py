@@ -111,6 +111,26 @@ class Index:
                 )
             _remove_empty(connection, everywhere=True)
 
+    # --- storage commitment reports
+
+    def keep_report(self, transaction: str, ae_title: str, report: str) -> None:
+        """Keep a report until it is delivered."""
+        table = schema.commitments
+        with self._engine.begin() as connection:
+            connection.execute(table.delete().where(table.c.transaction_uid == transaction))
+            row = {"transaction_uid": transaction, "ae_title": ae_title, "report": report}
+            connection.execute(table.insert(), [row])
+
+    def forget_report(self, transaction: str) -> None:
+        table = schema.commitments
+        with self._engine.begin() as connection:
+            connection.execute(table.delete().where(table.c.transaction_uid == transaction))
+
+    def kept_reports(self) -> list[tuple[str, str]]:
+        """The AE title and the report of each that was not delivered."""
+        table = schema.commitments.c
+        return [tuple(row) for row in self.fetch(sa.select(table.ae_title, table.report))]
+
     # --- reading
 
     @contextmanager

@@ -145,8 +145,10 @@ class SCPService(Service):
         return FilingHandler(files)
 
     def _archive_handler(self, filing: dict[str, Any]) -> Handler:
+        from twisted_dimse.archive.commitment import ArchiveCommitment
         from twisted_dimse.archive.folder import CannotOpen
         from twisted_dimse.archive.handler import Archive, ArchiveHandler
+        from twisted_dimse.services.combined import CombinedHandler
 
         options = self._options
         directory = options["directory"]
@@ -161,10 +163,20 @@ class SCPService(Service):
         left = archive.start()
         if left:
             _log.info("{count} instances of an earlier run are to be indexed", count=left)
-        self._close = archive.close
-        return ArchiveHandler(
+        serving = ArchiveHandler(
             archive, ae_title=options["ae-title"], max_results=options["max-results"]
         )
+        commitment = ArchiveCommitment(archive, options["peer"])
+
+        def close() -> Any:
+            commitment.reporter.stop()
+            return archive.close()
+
+        self._close = close
+        commitment.start().addErrback(
+            lambda failure: _log.failure("storage commitment: kept reports", failure)
+        )
+        return CombinedHandler(serving, commitment)
 
     def _say_where(self, files: InstanceFiles, left: int) -> None:
         if left:

@@ -363,8 +363,9 @@ class Reporter:
     """Delivers reports: on the association of the request while it is open, else on a new one in
     which we propose the SCP role; after a failure again, ``delays`` seconds later each time.
 
-    ``undelivered`` is called with a report when its last try has failed, and with the error of
-    that. ``options`` are those of `connect` for the associations that are made.
+    ``delivered`` is called with each report that the peer has taken, ``undelivered`` with one of
+    which the last try has failed, and with the error of that. ``options`` are those of `connect`
+    for the associations that are made.
     """
 
     def __init__(
@@ -372,11 +373,13 @@ class Reporter:
         *,
         reactor: Any = None,
         delays: Sequence[float] = RETRY_DELAYS,
+        delivered: Callable[[Report], object] = lambda _report: None,
         undelivered: Callable[[Report, BaseException], object] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._reactor = the_reactor(reactor)
         self._delays = tuple(delays)
+        self._delivered = delivered
         self._undelivered = undelivered
         self._options = dict(options or {})
         self._waiting: dict[Any, Report] = {}
@@ -406,6 +409,7 @@ class Reporter:
         if association is not None and not association.closed.called:
             try:
                 await self._send(association, report)
+                self._delivered(report)
                 return True
             except DimseError as error:
                 _log.info(
@@ -421,6 +425,7 @@ class Reporter:
         except Exception as error:
             self._failed(report, destination, tries, error)
             return False
+        self._delivered(report)
         return True
 
     async def _send_anew(self, report: Report, destination: Callable[[str], Any]) -> None:
@@ -491,6 +496,7 @@ class CommitmentHandler(Handler):
         self.reporter = Reporter(
             reactor=reactor,
             delays=delays,
+            delivered=lambda report: self.delivered(report),
             undelivered=lambda report, error: self.undelivered(report, error),
             options=options,
         )
@@ -501,6 +507,12 @@ class CommitmentHandler(Handler):
         or else to the reason (`FAILURE_REASONS`); or a Deferred or coroutine of it. What it does
         not mention is not committed."""
         return {}
+
+    def decided(self, report: Report) -> Any:
+        """A report is about to be delivered; a Deferred or coroutine of it is waited for."""
+
+    def delivered(self, report: Report) -> None:
+        """The peer has taken a report."""
 
     def undelivered(self, report: Report, error: BaseException) -> None:
         """A report could not be delivered, and no further try follows."""
@@ -524,7 +536,9 @@ class CommitmentHandler(Handler):
             reasons = dict.fromkeys(
                 (each.sop_instance_uid for each in references), DUPLICATE_TRANSACTION_UID
             )
-            self._report(request, transaction, references, reasons)
+            report = self._report_of(request, transaction, references, reasons)
+            association = request.association
+            self.reporter.deliver(report, association.destination, association)
             return
         self._in_progress.add(who)
         done = Deferred.fromCoroutine(self._decide(request, transaction, references))
@@ -543,20 +557,25 @@ class CommitmentHandler(Handler):
             reasons = {}
             for each in references:
                 reasons[each.sop_instance_uid] = PROCESSING_FAILURE
-        await self._report(request, transaction, references, reasons)
+        report = self._report_of(request, transaction, references, reasons)
+        kept = self.decided(report)
+        if inspect.isawaitable(kept):
+            await kept
+        association = request.association
+        await self.reporter.deliver(report, association.destination, association)
 
     def _decided(self, result: Any, who: tuple[str, str]) -> None:
         self._in_progress.discard(who)
         if isinstance(result, Failure):
             _log.failure("storage commitment: no report", result)
 
-    def _report(
-        self,
+    @staticmethod
+    def _report_of(
         request: Request,
         transaction: str,
         references: tuple[Reference, ...],
         reasons: Mapping[str, int | None],
-    ) -> Deferred[bool]:
+    ) -> Report:
         association = request.association
         failed = {}
         for each in references:
@@ -564,9 +583,8 @@ class CommitmentHandler(Handler):
             if reason:
                 failed[each] = reason
         kept = tuple(each for each in references if each not in failed)
-        report = Report(
+        return Report(
             CommitmentOutcome(transaction, kept, failed),
             association.called_ae_title,
             association.calling_ae_title,
         )
-        return self.reporter.deliver(report, association.destination, association)
