@@ -130,8 +130,8 @@ def _line(one: Result) -> str:
     others = statistics.median(each.get("others", 0.0) for each in one["samples"])
     crowd = f"; others kept {others:.1f} cores busy" if others > DISTURBED else ""
     note = f"; {one['failures']} turn(s) failed: {one['note']}" if "note" in one else ""
-    return (f"{_span(one):32} {sample['work']:6} in {sample['seconds']:.2f} s, "
-            f"user {sample['user']:.2f} s, system {sample['system']:.2f} s{crowd}{note}")  # fmt: skip
+    wall = f"{_span(one):32} {sample['work']:6} in {sample['seconds']:.2f} s"
+    return f"{wall}, user {sample['user']:.2f} s, system {sample['system']:.2f} s{crowd}{note}"
 
 
 def _cpu(one: Result) -> str:
