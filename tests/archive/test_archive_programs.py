@@ -131,13 +131,6 @@ def test_more_answers_than_allowed_end_the_query_with_out_of_resources() -> None
 
 # --- killed in the middle
 
-
-def found(server: Server) -> set[str]:
-    """The SOP Instance UIDs of all instances that a query finds."""
-    done = run([sys.executable, "-c", _FIND], f"A@127.0.0.1:{server.port}").succeeded()
-    return set(json.loads(done.out))
-
-
 _FIND = """
 import json, sys
 from twisted.internet import task
@@ -146,37 +139,60 @@ from twisted_dimse import STUDY_ROOT, connect
 async def main(reactor, peer):
     options = {"extended": {STUDY_ROOT.find: b"\\x01"}, "reactor": reactor}
     async with await connect(peer, contexts=[STUDY_ROOT.find], **options) as association:
-        matches = await association.find({"SOPInstanceUID": ""}, level="IMAGE")
+        keys = {"SOPInstanceUID": sys.stdin.read().split()}
+        matches = await association.find(keys, level="IMAGE")
     print(json.dumps([str(match.SOPInstanceUID) for match in matches]))
 
 task.react(main, sys.argv[1:])
 """
 
 
+def found(server: Server, *uids: str) -> set[str]:
+    """Which of the SOP Instance UIDs, or of all there are, a query finds."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FIND, f"A@127.0.0.1:{server.port}"],
+        input="\n".join(uids),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
 def killed_rounds(folder: Path, rounds: int, senders: int, seed: int) -> None:
-    """Kill the server at random moments under its senders; after each, nothing it acknowledged
-    is missing, damaged or not found, and nothing partial is there."""
+    """Kill the server at random moments under its senders; after each time nothing that it
+    acknowledged is missing, damaged or not found, and nothing partial is there."""
     chance = random.Random(seed)
-    log = folder / "acknowledged"
-    log.touch()
+    acknowledged: list[str] = []
     for number in range(rounds):
         server = Server(directory=folder / "archive").started()
+        check(server, acknowledged)
+        log = folder / f"acknowledged-{number}"
+        log.touch()
         sending = Running([sys.executable, SENDERS], server.port, senders, number * 1000, log)
         # Once it has begun to acknowledge, at a moment that nobody chose.
-        goal = _count(log) + chance.randrange(1, 200)
+        goal = chance.randrange(1, 200)
         while _count(log) < goal and sending.process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 sending.process.wait(0.01)
         server.kill()
         sending.wait()
-    acknowledged = set(log.read_text().split())
+        acknowledged = log.read_text().split()
+        assert acknowledged
     with serving(directory=folder / "archive") as server:
-        assert acknowledged <= found(server), seed
-        assert server.partial == []
-        files = {path.stem: path for path in server.stored}
-        for uid in acknowledged:
-            sender, count = map(int, uid.split(".")[-2:])
-            assert files[uid].read_bytes().endswith(instance(sender, count).data), uid
+        check(server, acknowledged)
+
+
+def check(server: Server, acknowledged: list[str]) -> None:
+    """All of ``acknowledged`` can be found, and is what was sent."""
+    if acknowledged:
+        assert found(server, *acknowledged) == set(acknowledged)
+    assert server.partial == []
+    for uid in acknowledged:
+        sender, count = map(int, uid.split(".")[-2:])
+        [file] = server.instances.glob(f"*/*/{uid}.dcm")
+        assert file.read_bytes().endswith(instance(sender, count).data), uid
 
 
 def _count(log: Path) -> int:
