@@ -161,8 +161,9 @@ class Place:
     ports: dict[str, int]
 
     def beside(self, node: Place) -> Place:
-        """The same place, where the node is what answers on 11112 and 2762."""
-        of_node = {written: node.ports[written] for written in ("11112", "2762")}
+        """The same place, where the node is what answers on 11112 and 2762, and sends to 11113
+        what is moved to WORKSTATION."""
+        of_node = {written: node.ports[written] for written in ("11112", "11113", "2762")}
         return replace(self, ports={**self.ports, **of_node})
 
     def fill(self, text: str) -> str:
@@ -271,17 +272,22 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def place(tmp_path: Path, environment: dict[str, str], certificates: Path) -> Place:
-    shutil.copytree(certificates, tmp_path, dirs_exist_ok=True)
-    images = tmp_path / "images"
+def furnish(folder: Path, certificates: Path) -> None:
+    """Lay out the files that the documents speak of."""
+    shutil.copytree(certificates, folder, dirs_exist_ok=True)
+    images = folder / "images"
     images.mkdir()
     for name in IMAGES:
         source = get_testdata_file(name)
         assert isinstance(source, str)
         shutil.copy(source, images)
-    shutil.copy(images / "CT_small.dcm", tmp_path / "image.dcm")
+    shutil.copy(images / "CT_small.dcm", folder / "image.dcm")
     (images / "notes.txt").write_text("not DICOM")
+
+
+@pytest.fixture
+def place(tmp_path: Path, environment: dict[str, str], certificates: Path) -> Place:
+    furnish(tmp_path, certificates)
     return Place(tmp_path, environment, free_ports())
 
 
@@ -289,16 +295,17 @@ def place(tmp_path: Path, environment: dict[str, str], certificates: Path) -> Pl
 def node(
     tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], certificates: Path
 ) -> Iterator[Place]:
-    """The running receiver that the clients in the documents talk to."""
+    """The running archive that the clients in the documents talk to, with images in it."""
     place = Place(tmp_path_factory.mktemp("node"), environment, free_ports())
-    shutil.copytree(certificates, place.folder, dirs_exist_ok=True)
-    plain = place.fill("tcp:11112:interface=127.0.0.1")
-    tls = place.fill(
-        "dicomtls:2762:key=server.key:cert=server.pem:ca=hospital.pem:verify=optional"
-        ":interface=127.0.0.1"
-    )
-    listen = ["--listen", plain, "--listen", tls]
-    with place.running("twistd", "-n", "dimse-scp", "--store-only", *listen):
+    furnish(place.folder, certificates)
+    tls = "dicomtls:2762:interface=127.0.0.1:key=server.key:cert=server.pem:ca=hospital.pem"
+    options = [
+        "--listen=tcp:11112:interface=127.0.0.1",
+        f"--listen={tls}:verify=optional",
+        "--peer=WORKSTATION=127.0.0.1:11113",
+    ]
+    with place.running("twistd", "-n", "dimse-scp", *map(place.fill, options)) as peer:
+        place.must_run("dimse", "store", peer, "images")
         yield place
 
 
