@@ -78,7 +78,18 @@ def json_model(dataset: Any) -> dict[str, Any]:
     copy = in_unicode(dataset)
     if character_set_of(dataset):
         copy.SpecificCharacterSet = "ISO_IR 192"
-    return dict(sorted(copy.to_json_dict(suppress_invalid_tags=True).items()))
+    return _without_empty(copy.to_json_dict(suppress_invalid_tags=True))
+
+
+def _without_empty(model: dict[str, Any]) -> dict[str, Any]:
+    """In order of tags, and without the empty "Value" that pydicom writes for a sequence without
+    items (PS3.18 F.2.5)."""
+    for element in model.values():
+        if element["vr"] == "SQ":
+            element["Value"] = [_without_empty(item) for item in element.get("Value", ())]
+            if not element["Value"]:
+                del element["Value"]
+    return dict(sorted(model.items()))
 
 
 def paths_of(dataset: Any, front: Path = ()) -> Iterator[Path]:

@@ -1,0 +1,156 @@
+"""`dimse get` and `move` against our archive, DCMTK's and pynetdicom's: files, sums, ends."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import peers
+import pytest
+from conftest import ROOT, json_lines
+from peers import DIMSE, Running, Server, dcmtk, dimse, environment, pynetdicom
+
+ALL_WELL = {
+    "status": 0,
+    "completed": 3,
+    "failed": 0,
+    "warning": 0,
+    "remaining": 0,
+    "failed_sop_instance_uids": [],
+}
+STUDY = f"StudyInstanceUID={ROOT}.1"
+
+
+def data_sets(folder: Path) -> set[bytes]:
+    """What stands behind the file meta information of each file."""
+    found = (path.read_bytes() for path in folder.rglob("*.dcm"))
+    return {octets[octets.index(b"\x08\x00\x16\x00UI") :] for octets in found}
+
+
+def sent(files: Path) -> set[bytes]:
+    return {each for each in data_sets(files) if f"{ROOT}.1.1".encode() in each}
+
+
+def test_get_files_the_octets_that_were_stored(
+    archive: Server, files: Path, tmp_path: Path
+) -> None:
+    done = dimse("get", archive.peer, "-k", STUDY, "-od", tmp_path, "--json").succeeded()
+    assert json_lines(done.out) == [ALL_WELL]
+    assert data_sets(tmp_path) == sent(files)
+    assert (tmp_path / f"instances/{ROOT}.1/{ROOT}.1.1/{ROOT}.1.1.1.dcm").exists()
+
+
+def test_move_receives_for_itself(archive: Server, files: Path, here: int, tmp_path: Path) -> None:
+    words = ["--to", "ME", "--receive", f"tcp:{here}:interface=127.0.0.1", "-od", tmp_path]
+    done = dimse("move", archive.peer, "-k", STUDY, *words, "--json").succeeded()
+    assert json_lines(done.out) == [ALL_WELL]
+    assert data_sets(tmp_path) == sent(files)
+
+
+def test_move_to_a_stranger_is_said_in_words(archive: Server) -> None:
+    done = dimse("move", archive.peer, "-k", STUDY, "-aem", "NOBODY", "--json")
+    assert done.status == 1
+    assert json_lines(done.out)[0]["status"] == 0xA801
+    assert "0xA801" in done.err
+    assert "NOBODY" in done.err
+
+
+def test_move_to_one_who_is_away_lists_what_failed(archive: Server) -> None:
+    done = dimse("move", archive.peer, "-k", STUDY, "--to", "ME", "--json")
+    assert done.status == 1
+    (summary,) = json_lines(done.out)
+    assert summary["failed"] == 3
+    assert len(summary["failed_sop_instance_uids"]) == 3
+
+
+def test_a_refused_get_has_status_1_and_a_lost_one_3(archive: Server, tmp_path: Path) -> None:
+    refused = dimse("get", archive.peer, "-od", tmp_path, "--json")
+    assert (refused.status, json_lines(refused.out)[0]["completed"]) == (1, 0)
+    lost = dimse("get", "A@127.0.0.1:1", "-k", STUDY, "-od", tmp_path, "--json")
+    assert (lost.status, lost.out) == (3, "")
+    assert len(lost.err.splitlines()) == 1
+
+
+def test_a_terminal_has_the_sum_in_words(archive: Server, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = [*DIMSE, "get", archive.peer, "-k", STUDY, "-od", str(tmp_path)]
+    with subprocess.Popen(words, stdout=theirs, stderr=theirs, env=environment()) as process:
+        os.close(theirs)
+        out = _all_of(ours)
+    assert process.returncode == 0
+    assert "3 completed" in out
+    assert "retrieving" in out
+
+
+def _all_of(terminal: int) -> str:
+    out = b""
+    try:
+        while octets := os.read(terminal, 1 << 16):
+            out += octets
+    except OSError:
+        pass  # the other side is closed
+    os.close(terminal)
+    return out.decode()
+
+
+def test_an_interrupt_ends_a_move_within_two_seconds(archive: Server, tmp_path: Path) -> None:
+    silent = peers.free_port()
+    with peers.serving("--peer", f"SILENT=127.0.0.1:{silent}") as server:
+        dimse("store", server.peer, archive.instances).succeeded()
+        with _accepts_and_is_silent(silent):
+            words = ["move", server.peer, "-k", STUDY, "--to", "SILENT", "--trace"]
+            moving = Running(DIMSE, *words)
+            moving.wait_for_line("> C-MOVE-RQ")
+            moving.signal(signal.SIGINT)
+            assert moving.wait(5) == 130
+    assert any("A-ABORT" in line for line in moving.err)
+
+
+def _accepts_and_is_silent(port: int) -> object:
+    import socket
+
+    return socket.create_server(("127.0.0.1", port))
+
+
+@pytest.fixture(scope="module")
+def dcmqrscp(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[str]:
+    """DCMTK's archive with the same patients."""
+    folder, port = tmp_path_factory.mktemp("dcmqrscp"), peers.free_port()
+    (folder / "db").mkdir()
+    (folder / "cfg").write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
+        "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\nANY-SCP {folder}/db RW (9, 1024mb) ANY\nAETable END\n"
+    )
+    with peers.listening(dcmtk("dcmqrscp"), "-c", folder / "cfg", port=port):
+        peer = f"ANY-SCP@127.0.0.1:{port}"
+        dimse("store", peer, files).succeeded()
+        yield peer
+
+
+@pytest.mark.interop
+def test_dcmtks_archive_is_searched_and_gives(dcmqrscp: str, files: Path, tmp_path: Path) -> None:
+    found = json_lines(dimse("find", dcmqrscp, "-k", "PatientName=Doe*", "--json").succeeded().out)
+    assert [match["0020000D"]["Value"] for match in found] == [[f"{ROOT}.1"]]
+    done = dimse("get", dcmqrscp, "-k", STUDY, "-od", tmp_path, "--json").succeeded()
+    assert json_lines(done.out) == [ALL_WELL]
+    assert data_sets(tmp_path) == sent(files)
+
+
+@pytest.mark.interop
+def test_pynetdicoms_archive_is_searched_and_gives(files: Path, tmp_path: Path) -> None:
+    port, database = peers.free_port(), tmp_path / "db.sqlite"
+    words = ["--database-location", database, "--instance-location", tmp_path / "instances"]
+    with peers.listening(pynetdicom("qrscp"), "--port", port, *words, port=port):
+        peer = f"QRSCP@127.0.0.1:{port}"
+        dimse("store", peer, files).succeeded()
+        found = dimse("find", peer, "-k", "PatientID=P1", "--only", "--json", "-k", STUDY)
+        matches = json_lines(found.succeeded().out)  # it has one for each image
+        assert {match["0020000D"]["Value"][0] for match in matches} == {f"{ROOT}.1"}
+        done = dimse("get", peer, "-k", STUDY, "-od", tmp_path / "got", "--json").succeeded()
+    assert json_lines(done.out)[0]["completed"] == 3
+    assert len(data_sets(tmp_path / "got")) == 3
