@@ -107,8 +107,8 @@ class ElementScan:
                     if self._inflated > MAX_INFLATED:
                         self._give_up()
                 data = inflate.unconsumed_tail
-                if not plain and not data:
-                    break
+                if inflate.eof or not (plain or data):
+                    break  # behind the end zlib keeps its tail: there is nothing more in it
         except zlib.error:
             self._give_up()
         self._inflate = inflate
@@ -154,7 +154,7 @@ class ElementScan:
             return group, tag, b"", self._length.unpack_from(data, offset + 4)[0], offset + 8
         if vr not in _LONG_VRS:
             self._give_up()
-        if offset + _LONGEST_HEADER > len(data):
+        if self.broken or offset + _LONGEST_HEADER > len(data):
             return None
         return group, tag, vr, self._length.unpack_from(data, offset + 8)[0], offset + 12
 
