@@ -1,6 +1,5 @@
-"""A node with normalized instances and storage commitment, run as a program: its port comes first.
-
-It keeps one instance, in `VALUES`, of the class Printer, and creates film sessions.
+"""Two nodes, one with a printer and one that commits itself to keep things, run as a program which
+says their ports.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from pydicom import Dataset
 from twisted.internet import reactor
 
 from twisted_dimse import Handler, StatusError, listen
+from twisted_dimse.services.commitment import CommitmentHandler
 
 PRINTER, PRINTER_INSTANCE = "1.2.840.10008.5.1.1.16", "1.2.840.10008.5.1.1.17"
 FILM_SESSION, GRAYSCALE = "1.2.840.10008.5.1.1.1", "1.2.840.10008.5.1.1.9"
@@ -57,8 +57,19 @@ class Node(Handler):
         return 0
 
 
+class Keeper(CommitmentHandler):
+    """Keeps what its UIDs do not say is lost: that is, all but those that end with ``.2``."""
+
+    def commit(self, _request: Any, references: Any) -> dict[str, int | None]:
+        uids = [reference.sop_instance_uid for reference in references]
+        return {uid: 0x0112 if uid.endswith(".2") else None for uid in uids}
+
+
+def tell(port: Any, name: str) -> None:
+    print(name, port.getHost().port, flush=True)
+
+
 if __name__ == "__main__":
-    listen("tcp:0:interface=127.0.0.1", Node()).addCallback(
-        lambda port: print(port.getHost().port, flush=True)
-    )
+    listen("tcp:0:interface=127.0.0.1", Node()).addCallback(tell, "NODE")
+    listen("tcp:0:interface=127.0.0.1", Keeper()).addCallback(tell, "KEEPER")
     reactor.run()  # type: ignore[attr-defined]

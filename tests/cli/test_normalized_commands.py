@@ -1,4 +1,4 @@
-"""`dimse n-get` and its like against a node of the library's."""
+"""`dimse n-get` and its like, and `dimse commit`, against nodes of the library's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import json_lines
+from conftest import ROOT, json_lines
 from peers import Running, dimse
 
 from twisted_dimse.cli import main
@@ -17,12 +17,17 @@ NODE = Path(__file__).with_name("nodes.py")
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[str]:
+def nodes() -> Iterator[Running]:
     server = Running([sys.executable, NODE])
     try:
-        yield f"NODE@127.0.0.1:{server.wait_for_line('^([0-9]+)$')[1]}"
+        yield server
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="module")
+def node(nodes: Running) -> str:
+    return f"NODE@127.0.0.1:{nodes.wait_for_line('^NODE ([0-9]+)$')[1]}"
 
 
 def answer(node: str, command: str, *words: str | Path) -> dict[str, Any]:
@@ -81,6 +86,17 @@ def test_n_create_has_the_uid_that_the_peer_chose(node: str) -> None:
 )
 def test_the_others_are_answered(node: str, command: str, words: list[str]) -> None:
     assert answer(node, command, *words)["status"] == 0
+
+
+def test_commit_says_what_is_kept(nodes: Running, files: Path) -> None:
+    peer = f"KEEPER@127.0.0.1:{nodes.wait_for_line('^KEEPER ([0-9]+)$')[1]}"
+    done = dimse("commit", peer, files / "P1-1.dcm", files / "P1-2.dcm", "--json")
+    assert done.status == 1
+    (line,) = json_lines(done.out)
+    assert (line["committed"], line["failed"]) == (1, 1)
+    assert line["failed_sop_instance_uids"] == [f"{ROOT}.1.1.2"]
+    assert "No such SOP Instance" in done.err
+    dimse("commit", peer, files / "P1-1.dcm").succeeded()
 
 
 @pytest.mark.parametrize(
