@@ -19,6 +19,7 @@ from twisted_dimse.peer import in_words, valid_ae_title
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
 @click.option("-d", "--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--trace", is_flag=True, help="Show each PDU and command set on standard error.")
 def command(
     endpoint: str,
     directory: str,
@@ -27,6 +28,7 @@ def command(
     as_json: bool,
     quiet: bool,
     debug: bool,
+    trace: bool,
 ) -> int:
     """Receive instances into a folder until interrupted.
 
@@ -36,6 +38,10 @@ def command(
     dimse listen 11112 --directory ./received
     dimse listen tcp:11112:interface=127.0.0.1 --ignore --json
     """
+    if trace:
+        from twisted_dimse.cli import trace as tracing
+
+        tracing.begin()
     if not valid_ae_title(ae_title):
         raise click.UsageError(f"--ae-title {ae_title}: not an AE title.")
     if endpoint.isdigit():

@@ -63,7 +63,9 @@ class StoreProgress:
         elif self._common.verbose:
             self._common.complain(f"skipped {outcome.error}")
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, octets=self.octets / 1e6)
+            megabytes = self.octets / 1e6
+            rate = megabytes / (self._bar.tasks[0].elapsed or 1)
+            self._bar.update(self._task, advance=1, octets=megabytes, rate=rate)
 
     def summarize(self, seconds: float) -> None:
         """The last line."""
@@ -101,11 +103,11 @@ class StoreProgress:
             TextColumn("sending"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[octets]:.0f} MB"),
+            TextColumn("{task.fields[octets]:.0f} MB, {task.fields[rate]:.1f} MB/s"),
             TimeLeft(),
             console=Console(stderr=True),
             transient=True,
         )
         total = sum(1 for _ in expand_paths(self._paths))
-        self._task = self._bar.add_task("", total=total, octets=0.0)
+        self._task = self._bar.add_task("", total=total, octets=0.0, rate=0.0)
         self._bar.start()
