@@ -14,12 +14,13 @@ look at one (PS3.5, PS3.10 7).
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 MAX_DATA_SET = 64 << 20  # of a data set that is held in memory, not of an instance
 _HEAD, _LONGEST_HEAD = 4096, 1 << 20
 _PREAMBLE = 128
+_SMALL = 65536  # a data set that is read at once
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -91,6 +93,17 @@ class FileSource:
     transfer_syntax: str
     offset: int
     size: int
+
+    def read(self) -> bytes:
+        """The whole data set; for a small one that costs less than `open`. Raises `OSError`."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(descriptor, self.size, self.offset)
+        finally:
+            os.close(descriptor)
+        if len(data) < self.size:
+            raise OSError(errno.EIO, "the file has become shorter", self.path)
+        return data
 
     def open(self) -> BinaryIO:
         file = open(self.path, "rb", buffering=0)
@@ -180,6 +193,13 @@ def as_source(item: Any) -> Source:
     if hasattr(item, "SOPInstanceUID"):
         return DatasetSource(item, _syntax_of(item))
     raise TypeError(f"neither a path, a Dataset with a SOP Instance UID nor a source: {item!r}")
+
+
+def opener(source: Source) -> Callable[[], bytes | BinaryIO]:
+    """How to get at the data set of a source when it is to be sent: whole where it is small."""
+    if isinstance(source, FileSource) and source.size <= _SMALL:
+        return source.read
+    return source.open
 
 
 def syntaxes_for(source: Source) -> tuple[str, ...]:

@@ -115,6 +115,8 @@ class ElementScan:
 
     def _scan(self, data: bytes | memoryview) -> None:
         offset, end = 0, len(data)
+        if not (self._implicit or self._depth):
+            offset = self._skip_short(data)
         while end - offset >= _SHORTEST_HEADER and not self.done:
             header = self._header(data, offset)
             if header is None:
@@ -139,6 +141,17 @@ class ElementScan:
             self._skip = offset - end
         elif not self.done:
             self._pending = bytes(data[offset:])
+
+    def _skip_short(self, data: bytes | memoryview) -> int:
+        """Pass over the elements in front that are neither wanted nor long; where that ends."""
+        unpack, short, wanted = self._tag_vr.unpack_from, _SHORT_VRS, self._wanted
+        offset, last = 0, len(data) - _SHORTEST_HEADER
+        while offset <= last:
+            group, element, vr, length = unpack(data, offset)
+            if vr not in short or group << 16 | element in wanted or group >= _PIXEL_DATA_GROUP:
+                break
+            offset += 8 + length
+        return offset
 
     def _header(
         self, data: bytes | memoryview, offset: int

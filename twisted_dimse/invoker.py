@@ -20,7 +20,7 @@ from twisted_dimse.datastream import CollectingSink, decode_dataset
 from twisted_dimse.dimse import command as commands
 from twisted_dimse.dimse.command import CommandSet
 from twisted_dimse.dimse.operation import Invocations
-from twisted_dimse.dimse.status import CANCEL, Category, category, meaning
+from twisted_dimse.dimse.status import CANCEL, SUCCESS, Category, category, meaning
 from twisted_dimse.errors import DimseError, ProtocolViolation, StatusError
 from twisted_dimse.outgoing import OutgoingMessage
 from twisted_dimse.results import RetrieveOutcome
@@ -143,8 +143,9 @@ class Invoker:
         deferred: Deferred[Any] = Deferred(lambda _deferred: self._disown(operation))
         operation.deferred = deferred
         self._invocations.submit(operation)
-        for queue in list(self._queues):
-            queue.go_on()  # what reads slowly may not hold up what comes after it
+        if self._queues:
+            for queue in list(self._queues):
+                queue.go_on()  # what reads slowly may not hold up what comes after it
         return deferred
 
     def _begin(self, operation: Operation, message_id: int) -> None:
@@ -156,7 +157,7 @@ class Invoker:
             encoded = commands.encode(request)
             data = operation.data() if operation.data is not None else None
         except Exception as error:
-            self._invocations.responded(message_id, final=True)
+            self._invocations.end(message_id)
             operation.end(Failure(error))
             self._advance()
             return
@@ -175,7 +176,7 @@ class Invoker:
         if self._invocations.withdraw(operation):
             return
         if operation.message is not None and self._withdraw(operation.message):
-            self._invocations.responded(operation.message_id, final=True)
+            self._invocations.end(operation.message_id)
             self._advance()
         elif operation.cancellable:
             self._send_cancel(operation)
@@ -213,6 +214,8 @@ class Invoker:
 
     def _responded(self, operation: Operation, command: CommandSet, data: bytes | None) -> Any:
         status = command["Status"]
+        if status == SUCCESS and data is None:
+            return self._ended(operation, command, operation.result(command, None))
         pending = category(status) is Category.PENDING
         if pending and not operation.cancellable:
             raise ProtocolViolation(f"{command.name} with the pending status {status:04X}H")
@@ -245,7 +248,7 @@ class Invoker:
             return None
 
     def _ended(self, operation: Operation, command: CommandSet, result: Any) -> None:
-        self._invocations.responded(operation.message_id, final=True)
+        self._invocations.end(operation.message_id)
         if telemetry.subscribers:
             self._note_end(operation, command["Status"])
         operation.end(result)

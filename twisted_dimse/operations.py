@@ -17,6 +17,7 @@ from twisted_dimse.answers import AnswerQueue, Answers
 from twisted_dimse.datastream import (
     as_source,
     encode_dataset,
+    opener,
     syntaxes_for,
 )
 from twisted_dimse.dimse import command as commands
@@ -95,7 +96,7 @@ class ServiceUser(Invoker):
             title, message_id = move_originator
             request["MoveOriginatorApplicationEntityTitle"] = title
             request["MoveOriginatorMessageID"] = message_id
-        return self._submit(Operation(chosen, request, instance.open, _response, check=check))
+        return self._submit(Operation(chosen, request, opener(instance), _response, check=check))
 
     def find(
         self,

@@ -27,6 +27,7 @@ from twisted_dimse.dimse.status import (
 from twisted_dimse.errors import ContextNotAccepted, DimseError
 from twisted_dimse.handler import Request
 from twisted_dimse.iteration import ManyValues
+from twisted_dimse.uids import DEFAULT_TRANSFER_SYNTAXES
 from twisted_dimse.upperlayer.negotiation import MAX_CONTEXTS, PresentationContext
 
 if TYPE_CHECKING:
@@ -270,16 +271,18 @@ class Retrieval:
                 await self._close(association)
 
     def _plan(self) -> list[PresentationContext]:
-        """A context for each SOP class and transfer syntax of what is known to be sent."""
-        pairs: dict[tuple[str, str], None] = {}
+        """A context for each SOP class and transfer syntax of what is known to be sent; what can
+        be encoded in several has one context, from which the destination chooses."""
+        plan: dict[PresentationContext, None] = {}
         for source in self._ahead:
-            if isinstance(source, Exception):
-                continue
-            for syntax in syntaxes_for(source):
-                if len(pairs) < MAX_CONTEXTS:
-                    pairs[source.sop_class_uid, syntax] = None
-        self._proposed = frozenset(pairs)
-        return [PresentationContext(uid, (syntax,)) for uid, syntax in pairs]
+            if not isinstance(source, Exception) and len(plan) < MAX_CONTEXTS:
+                plan[PresentationContext(source.sop_class_uid, _proposed_for(source))] = None
+        self._proposed = frozenset(
+            (context.abstract_syntax, syntax)
+            for context in plan
+            for syntax in context.transfer_syntaxes
+        )
+        return list(plan)
 
     async def _open(self, contexts: list[PresentationContext]) -> Association | None:
         """The association to send on; None where what was planned, or all, has failed instead."""
@@ -312,6 +315,13 @@ class Retrieval:
 
     def _fail(self, source: Any) -> None:
         self.counts.add(None, getattr(source, "sop_instance_uid", ""))
+
+
+def _proposed_for(source: Any) -> tuple[str, ...]:
+    """What to propose for a source: of the syntaxes that it can have, its own and the two that
+    everybody knows."""
+    own, *others = syntaxes_for(source)
+    return (own, *(syntax for syntax in others if syntax in DEFAULT_TRANSFER_SYNTAXES))
 
 
 def _weight(source: Any) -> int:

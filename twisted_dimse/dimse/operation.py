@@ -63,6 +63,10 @@ class Invocations(Generic[Operation]):
             del self.outstanding[message_id]
         return operation
 
+    def end(self, message_id: int) -> None:
+        """An operation is over: its ID and its slot are free."""
+        del self.outstanding[message_id]
+
     def advance(self) -> None:
         """Begin what waits, as far as the window has room."""
         while self.waiting and not self._full:

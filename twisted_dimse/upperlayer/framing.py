@@ -109,6 +109,8 @@ class Framer:
         while offset < end:
             if self._value_left:
                 offset = self._value(view, offset, end, parts)
+            elif end - offset > 12 and not (self._pdu_left or self._body_left):
+                offset = self._both_headers(view, offset)
             elif self._body_left:
                 offset = self._control_body(view, offset, end, parts)
             elif end - offset < 6:
@@ -134,6 +136,25 @@ class Framer:
             Fragment(self._context_id, bool(control & 1), bool(control & 2), view[offset:stop])
         )
         return stop
+
+    def _both_headers(self, view: memoryview, offset: int) -> int:
+        """The headers of a P-DATA-TF with a single value, which most are, at one stroke."""
+        kind, length, value_length, context_id, control = _PDU_AND_PDV_HEADER.unpack_from(
+            view, offset
+        )
+        if (
+            kind != pdu.P_DATA_TF
+            or value_length + 4 != length
+            or value_length < 3
+            or 0 < self.max_pdu_length < length
+        ):
+            return self._pdu_header(view, offset)
+        if self.on_pdu is not None:
+            self.on_pdu(kind, length + 6, None)
+        self._value_left = value_length - 2
+        self._context_id = context_id
+        self._control = control
+        return offset + 12
 
     def _value_header(self, view: memoryview, offset: int, parts: list[Fragment | pdu.PDU]) -> int:
         length, context_id, control = _PDV_HEADER.unpack_from(view, offset)
