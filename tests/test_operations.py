@@ -51,6 +51,8 @@ from twisted_dimse.datastream import NotDicom, decode_dataset, encode_dataset
 CT_SMALL = get_testdata_file("CT_small.dcm")
 JPEG_FILE = get_testdata_file("JPEG2000.dcm")
 DICOMDIR = get_testdata_file("DICOMDIR")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
 ALL_SYNTAXES = [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED]
 
 

@@ -36,6 +36,8 @@ from twisted_dimse import (
 )
 from twisted_dimse.suboperations import Instances
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
 C_SERVICES = ["store", "find", "move", "get"]
 N_SERVICES = ["n_event_report", "n_get", "n_set", "n_action", "n_create", "n_delete"]
 SERVICES = ["echo", *C_SERVICES, *N_SERVICES]
