@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import LoginFailed
 
@@ -20,9 +19,9 @@ USERNAME, USERNAME_AND_PASSCODE = 1, 2
 
 
 def cred_authenticator(
-    checker: ICredentialsChecker,
+    checker: Any,
 ) -> Callable[[UserIdentity | None, AssociationRequest], Awaitable[bool]]:
-    """An ``authenticate`` option that asks a credentials checker for user name and passcode.
+    """An ``authenticate`` option that asks an `ICredentialsChecker` for user name and passcode.
 
     A requestor without an identity, of another type than these, or whom the checker does not know
     is rejected (permanent, service-provider, no reason given).
