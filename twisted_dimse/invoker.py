@@ -176,6 +176,8 @@ class Invoker:
         if self._invocations.withdraw(operation):
             return
         if operation.message is not None and self._withdraw(operation.message):
+            if telemetry.subscribers:
+                self._note_end(operation, None)
             self._invocations.end(operation.message_id)
             self._advance()
         elif operation.cancellable:
