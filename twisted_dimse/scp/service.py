@@ -43,6 +43,7 @@ class SCPService(Service):
         self._reactor = reactor
         self._ports: list[Any] = []
         self._unsubscribe: Callable[[], None] = lambda: None
+        self._begin: Callable[[], None] = lambda: None  # when nothing can be wrong any more
         self._close: Callable[[], Any] = lambda: None
         self.factory: AssociationFactory | None = None
 
@@ -59,6 +60,7 @@ class SCPService(Service):
             self._listen("listen", text, self.factory)
         if options["http"] is not None:
             self._listen("http", options["http"], self._status_site())
+        self._begin()
         super().startService()
         if options["listen"] == [DEFAULT_LISTEN]:
             _log.info(
@@ -160,22 +162,24 @@ class SCPService(Service):
                 raise CannotStart(f"--directory {directory}: {_why_not(cause)}") from None
             raise CannotStart(str(error)) from None
         self._say_where(archive.files, archive.partial)
-        left = archive.start()
-        if left:
-            _log.info("{count} instances of an earlier run are to be indexed", count=left)
         serving = ArchiveHandler(
             archive, ae_title=options["ae-title"], max_results=options["max-results"]
         )
         commitment = ArchiveCommitment(archive, options["peer"])
 
+        def begin() -> None:
+            left = archive.start()
+            if left:
+                _log.info("{count} instances of an earlier run are to be indexed", count=left)
+            commitment.start().addErrback(
+                lambda failure: _log.failure("storage commitment: kept reports", failure)
+            )
+
         def close() -> Any:
             commitment.reporter.stop()
             return archive.close()
 
-        self._close = close
-        commitment.start().addErrback(
-            lambda failure: _log.failure("storage commitment: kept reports", failure)
-        )
+        self._begin, self._close = begin, close
         return CombinedHandler(serving, commitment)
 
     def _say_where(self, files: InstanceFiles, left: int) -> None:
