@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,15 @@ def here() -> int:
 
 
 @pytest.fixture(scope="session")
-def archive(files: Path, here: int) -> Iterator[Server]:
-    with serving("--peer", f"ME=127.0.0.1:{here}") as server:
+def silent() -> Iterator[int]:
+    """The port of SILENT, who takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield int(listening.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def archive(files: Path, here: int, silent: int) -> Iterator[Server]:
+    known = [f"ME=127.0.0.1:{here}", f"SILENT=127.0.0.1:{silent}"]
+    with serving("--peer", known[0], "--peer", known[1]) as server:
         dimse("store", server.peer, files).succeeded()
         yield server

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
 import peers
 import pytest
 from conftest import ROOT, json_lines
-from peers import Server, dcmtk, dimse, environment
+from peers import DIMSE, Server, dcmtk, dimse, environment, run
 from pydicom import Dataset
 
 from twisted_dimse.cli import main
@@ -114,6 +115,14 @@ def test_a_table_has_a_line_a_match(archive: Server) -> None:
     assert len(rows) == 3
     assert any("Yamada Tarou (山田 太郎)" in row and f"{ROOT}.3" in row for row in rows)
     assert done.err == "3 matches\n"
+
+
+def test_who_reads_no_more_hears_no_complaint(archive: Server) -> None:
+    reads_one_line = "| head -n 1"
+    words = " ".join(["exec", *map(shlex.quote, [*DIMSE, "find", archive.peer, "--json"])])
+    done = run(["sh", "-c", f"({words}) {reads_one_line}"])
+    assert len(done.out.splitlines()) == 1
+    assert "Broken" not in done.err
 
 
 def test_nothing_found_is_no_failure(archive: Server) -> None:

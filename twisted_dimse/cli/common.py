@@ -270,7 +270,7 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
     reactor.addSystemEventTrigger("before", "shutdown", interrupted)
     reactor.run()
     if failures:
-        if common.debug:
+        if common.debug or failures[0].check(BrokenPipeError):
             failures[0].raiseException()
         text, status[0] = explain(failures[0].value, common.peer, common.calling)
         common.complain(text)
