@@ -71,7 +71,7 @@ class Wire:
         self.sender = sender
         self.receiver = receiver
         self.waiting = bytearray()
-        self.record = bytearray()
+        self.record: Any = bytearray()
         self.delivered = 0
         self.most_waiting = 0
         self.stalled = False
@@ -79,7 +79,8 @@ class Wire:
 
     def put(self, data: bytes) -> None:
         self.waiting += data
-        self.record += data
+        if self.record is not None:
+            self.record += data
         self.most_waiting = max(self.most_waiting, len(self.waiting))
 
     def turn(self, most: int | None = None) -> bool:
@@ -390,7 +391,8 @@ class World:
     """A clock and the links under it. Leaving it ends what is left and calls `check`.
 
     `failures` are the failures that were logged; a test that provokes one takes it with
-    `logged`. `most` bounds the octets of one delivery.
+    `logged`. `most` bounds the octets of one delivery. Without `recording`, nothing is kept of what
+    goes over the links.
     """
 
     def __init__(self) -> None:
@@ -400,6 +402,7 @@ class World:
         self.failures: list[Any] = []
         self.events: list[Any] = []
         self.most: int | None = None
+        self.recording = True
         self.factories: list[AssociationFactory] = []
         self.associations: list[Association] = []
         self._watched: list[Deferred[Any]] = []
@@ -433,6 +436,9 @@ class World:
         """A connection between two protocols."""
         link = Link(requestor, acceptor, self.faults)
         self.links.append(link)
+        if not self.recording:
+            for wire in link.wires:
+                wire.record = None
         for protocol in (requestor, acceptor):
             user = getattr(protocol, "user", None)
             if isinstance(user, Association):
