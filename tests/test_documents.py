@@ -213,8 +213,11 @@ class Place:
             server.kill()
             server.wait()
 
-    def must_serve(self, *command: str, at: str = "11112") -> None:
-        """Run a server, and send it an echo and an image by the titles that it asks for."""
+    def must_serve(
+        self, *command: str, at: str = "11112", user: re.Match[str] | None = None
+    ) -> None:
+        """Run a server, and send it an echo and an image by the titles, and as the user, that it
+        asks for."""
         asked = " ".join(command)
         called = re.search(r"--ae-title[ =](\S+)", asked)
         calling = re.search(r"--allow-calling[ =](\S+)", asked)
@@ -224,6 +227,9 @@ class Place:
             options = ["--calling", calling[1] if calling else "ANY-SCU"]
             if at == "2762":
                 options += ["--tls", "--ca", "hospital.pem", "--cert", "we.pem", "--key", "we.key"]
+            if user:
+                (self.folder / "passcode").write_text(user[2])
+                options += ["--user", user[1], "--password-file", "passcode"]
             self.must_run("dimse", "echo", peer, *options)
             self.must_run("dimse", "store", peer, "image.dcm", *options)
 
@@ -335,7 +341,8 @@ def test_a_program_of_the_documents_runs(block: Block, place: Place, node: Place
     if name.endswith(".tac"):
         there.must_serve("twistd", "-n", "-y", name)
     elif serves:
-        there.must_serve("python", name, at=at)
+        user = re.search(r'DontUse\((\w+)=b"([^"]+)"\)', block.text)
+        there.must_serve("python", name, at=at, user=user)
     else:
         there.must_run("python", name)
 
