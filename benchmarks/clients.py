@@ -1,4 +1,4 @@
-"""A client program against the raw server, from its start to its end."""
+"""A client program against the raw server or another, from its start to its end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from benchmarks.processes import Failed, running
 from benchmarks.raw_peer import RawServer, Transfer
 
 ENDS_WITHIN = 30.0
+LASTS_AT_MOST = 170.0
 
 
 def transfer(program: Program, server: RawServer, arguments: Sequence[Path | int]) -> Transfer:
@@ -22,10 +23,17 @@ def transfer(program: Program, server: RawServer, arguments: Sequence[Path | int
     return result
 
 
-def _await_end(process: subprocess.Popen[bytes]) -> None:
+def run_to_end(program: Program, port: int, arguments: Sequence[Path | int]) -> None:
+    """Run ``program`` against a server that is measured with it, or instead of it."""
+    command = program.command(port, *arguments)
+    with running(command, name=program.name, environment=program.environment) as process:
+        _await_end(process, LASTS_AT_MOST)
+
+
+def _await_end(process: subprocess.Popen[bytes], within: float = ENDS_WITHIN) -> None:
     try:
-        status = process.wait(ENDS_WITHIN)
+        status = process.wait(within)
     except subprocess.TimeoutExpired as error:
-        raise Failed("still runs after its release") from error
+        raise Failed(f"still runs after {within:.0f} s") from error
     if status:
         raise Failed(f"exit status {status}")

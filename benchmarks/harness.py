@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 class Sample:
     """One run: ``value`` in the row's unit, for ``work`` messages in ``seconds`` of wall time,
     ``user`` and ``system`` CPU seconds of the process under measure; ``others`` is the number of
-    cores that the rest of the machine kept busy meanwhile."""
+    cores that the rest of the machine kept busy meanwhile; ``note`` stands beside the figure."""
 
     value: float
     work: int
@@ -41,11 +41,12 @@ class Sample:
     user: float
     system: float
     others: float = 0.0
+    note: str = ""
 
     @classmethod
-    def rate(cls, work: int, amount: float, seconds: float, used: Usage) -> Sample:
+    def rate(cls, work: int, amount: float, seconds: float, used: Usage, note: str = "") -> Sample:
         """``amount`` a second: messages, or megabytes of few messages."""
-        return cls(amount / seconds, work, seconds, used.user, used.system)
+        return cls(amount / seconds, work, seconds, used.user, used.system, note=note)
 
 
 Run = Callable[[], Sample]

@@ -1,16 +1,19 @@
-"""The library as a client: ``python -m benchmarks.our_client echo PORT COUNT``, or ``store PORT
-FOLDER``, which sends the files of a folder one after the other."""
+"""The library as a client: ``python -m benchmarks.our_client echo PORT COUNT``; ``store PEER
+FOLDER [WINDOW]``, which sends the files of a folder one after the other or up to a window of them
+at once; ``find PORT COUNT``, which asks for so many answers."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydicom import Dataset
 from twisted.internet import defer, task
 
 from benchmarks.wire import EXPLICIT, SECONDARY_CAPTURE, VERIFICATION
-from twisted_dimse import connect
+from twisted_dimse import STUDY_ROOT, connect
 
 
 async def echo(reactor: Any, port: str, count: str) -> None:
@@ -21,18 +24,46 @@ async def echo(reactor: Any, port: str, count: str) -> None:
             await association.echo()
 
 
-async def store(reactor: Any, port: str, folder: str) -> None:
+async def store(reactor: Any, peer: str, folder: str, window: str = "") -> None:
     """One association, each file of ``folder``."""
-    peer = f"RAW@127.0.0.1:{port}"
     contexts = [(SECONDARY_CAPTURE, [EXPLICIT])]
     paths = sorted(Path(folder).iterdir())
-    async with await connect(peer, contexts=contexts, reactor=reactor) as association:
-        for path in paths:
-            await association.store(path)
+    operations = int(window) if window else None
+    async with await connect(
+        peer, contexts=contexts, window=operations, reactor=reactor
+    ) as association:
+
+        async def send(queue: Iterator[Path]) -> None:
+            for path in queue:
+                await association.store(path)
+
+        queue = iter(paths)
+        senders = [defer.ensureDeferred(send(queue)) for _ in range(operations or 1)]
+        await defer.gatherResults(senders, consumeErrors=True)
+
+
+async def find(reactor: Any, port: str, count: str) -> None:
+    """One association, one C-FIND of ``count`` answers."""
+    peer = f"RAW@127.0.0.1:{port}"
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "STUDY"
+    identifier.PatientName = identifier.StudyInstanceUID = ""
+    identifier.NumberOfStudyRelatedInstances = count
+    async with await connect(peer, contexts=[STUDY_ROOT.find], reactor=reactor) as association:
+        found = await association.find(identifier)
+    if len(found) != int(count):
+        raise RuntimeError(f"{len(found)} answers instead of {count}")
+
+
+JOBS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    "echo": echo,
+    "store": store,
+    "find": find,
+}
 
 
 def _main(reactor: Any, job: str, *arguments: str) -> defer.Deferred[None]:
-    return defer.ensureDeferred({"echo": echo, "store": store}[job](reactor, *arguments))
+    return defer.ensureDeferred(JOBS[job](reactor, *arguments))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -25,9 +26,9 @@ from benchmarks.wire import WireError
 
 DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1"}
 READY_WITHIN = 20.0
-_TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-_DIMSE = [sys.executable, "-c", "from twisted_dimse.cli import main; main()"]
-_OUR_CLIENT = [sys.executable, "-m", "benchmarks.our_client"]
+TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+DIMSE = [sys.executable, "-c", "from twisted_dimse.cli import main; main()"]
+OUR_CLIENT = [sys.executable, "-m", "benchmarks.our_client"]
 _LOCAL = "127.0.0.1"
 
 Command = list[str]
@@ -65,23 +66,35 @@ class Server:
     folder: Path
 
 
+def echoes(port: int) -> None:
+    """The usual warming up: one association."""
+    with RawClient(port) as client:
+        client.echo(20)
+
+
+def connects(port: int) -> None:
+    """The warming up of a server that speaks no plain DICOM: a connection, closed at once."""
+    socket.create_connection(("127.0.0.1", port), READY_WITHIN).close()
+
+
 @contextmanager
-def serving(program: Program, folder: Path) -> Iterator[Server]:
+def serving(
+    program: Program, folder: Path, warm_up: Callable[[int], None] = echoes
+) -> Iterator[Server]:
     """Start a server on a free port, with ``folder`` for its files, and warm it up."""
     port = free_port()
     command = program.command(port, folder)
     with running(command, name=program.name, environment=program.environment) as process:
-        _warm_up(process, port)
+        _await(process, partial(warm_up, port))
         yield Server(process.pid, port, folder)
 
 
-def _warm_up(process: subprocess.Popen[bytes], port: int) -> None:
+def _await(process: subprocess.Popen[bytes], warm_up: Callable[[], None]) -> None:
     deadline = monotonic() + READY_WITHIN
     while process.poll() is None and monotonic() < deadline:
         try:
-            with RawClient(port) as client:
-                client.echo(20)
-                return
+            warm_up()
+            return
         except ConnectionRefusedError:
             sleep(0.05)
         except WireError as error:
@@ -129,15 +142,16 @@ def installed_uvloop() -> str | None:
     return installed_library() if found else "uvloop is not installed"
 
 
-def _our_server(port: int, folder: Path) -> Command:
+def our_server(port: int, folder: Path, *more: str) -> Command:
+    """``twistd dimse-scp`` on a plain port, with further options."""
     return [
-        *_TWISTD, "-n", "--pidfile=", "dimse-scp", "--listen", f"tcp:{port}:interface={_LOCAL}",
-        "--store-only", "--durability", "commit", "--directory", str(folder),
+        *TWISTD, "-n", "--pidfile=", "dimse-scp", "--listen", f"tcp:{port}:interface={_LOCAL}",
+        "--store-only", "--durability", "commit", "--directory", str(folder), *more,
     ]  # fmt: skip
 
 
 def _our_server_on_uvloop(port: int, folder: Path) -> Command:
-    words = _our_server(port, folder)
+    words = our_server(port, folder)
     at = words.index("-n")
     return [*words[:at], "--reactor", "uvloop", *words[at:]]
 
@@ -167,11 +181,11 @@ def _pynetdicom(tool: str) -> Command:
 
 
 def _our_store(port: int, folder: Path, _: int) -> Command:
-    return [*_DIMSE, "store", f"RAW@{_LOCAL}:{port}", str(folder)]
+    return [*DIMSE, "store", f"RAW@{_LOCAL}:{port}", str(folder)]
 
 
 def _our_library_store(port: int, folder: Path, _: int) -> Command:
-    return [*_OUR_CLIENT, "store", str(port), str(folder)]
+    return [*OUR_CLIENT, "store", f"RAW@{_LOCAL}:{port}", str(folder)]
 
 
 def _storescu(port: int, folder: Path, _: int) -> Command:
@@ -183,7 +197,7 @@ def _pynetdicom_storescu(port: int, folder: Path, _: int) -> Command:
 
 
 def _our_echo(port: int, _: Path, count: int) -> Command:
-    return [*_OUR_CLIENT, "echo", str(port), str(count)]
+    return [*OUR_CLIENT, "echo", str(port), str(count)]
 
 
 def _echoscu(port: int, _: Path, count: int) -> Command:
@@ -194,11 +208,13 @@ def _pynetdicom_echoscu(port: int, _: Path, count: int) -> Command:
     return [*_pynetdicom("echoscu"), "--repeat", str(count), _LOCAL, str(port)]
 
 
-def _ours(name: str, command: Callable[..., Command]) -> Program:
+def ours(name: str, command: Callable[..., Command]) -> Program:
+    """A program of the library's."""
     return Program(name, OURS, command, installed_library)
 
 
-def _dcmtk(name: str, command: Callable[..., Command]) -> Program:
+def of_dcmtk(name: str, command: Callable[..., Command]) -> Program:
+    """A program of DCMTK's, named first in ``name``."""
     missing = installed_dcmtk(name.split()[0])
     return Program(name, DCMTK, command, missing, environment=DCMTK_ENVIRONMENT)
 
@@ -208,8 +224,8 @@ def _pynd(name: str, command: Callable[..., Command], share: int = 20) -> Progra
 
 
 STORING_SERVERS = (
-    _ours("dimse-scp", _our_server),
-    _dcmtk("storescp +B", _storescp),
+    ours("dimse-scp", our_server),
+    of_dcmtk("storescp +B", _storescp),
     _pynd("pynetdicom storescp", _pynetdicom_storescp),
 )
 ECHOING_SERVERS = (
@@ -218,18 +234,18 @@ ECHOING_SERVERS = (
     *STORING_SERVERS[1:],
 )
 DISCARDING_SERVERS = (
-    _ours("listen(), discarding", _our_discarding_server),
-    _dcmtk("storescp --ignore", _storescp_ignore),
+    ours("listen(), discarding", _our_discarding_server),
+    of_dcmtk("storescp --ignore", _storescp_ignore),
     _pynd("pynetdicom storescp --ignore", _pynetdicom_ignore),
 )
 STORING_CLIENTS = (
-    _ours("dimse store", _our_store),
-    _ours("Association.store()", _our_library_store),
-    _dcmtk("storescu", _storescu),
+    ours("dimse store", _our_store),
+    ours("Association.store()", _our_library_store),
+    of_dcmtk("storescu", _storescu),
     _pynd("pynetdicom storescu", _pynetdicom_storescu),
 )
 ECHOING_CLIENTS = (
-    _ours("Association.echo()", _our_echo),
-    _dcmtk("echoscu", _echoscu),
+    ours("Association.echo()", _our_echo),
+    of_dcmtk("echoscu", _echoscu),
     _pynd("pynetdicom echoscu", _pynetdicom_echoscu),
 )

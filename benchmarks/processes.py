@@ -7,6 +7,7 @@ with running([...], name="storescp") as process:
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import tempfile
@@ -36,6 +37,13 @@ class Usage:
     resident: float = 0.0
     peak: float = 0.0
 
+    def __add__(self, other: Usage) -> Usage:
+        """Of two processes."""
+        return Usage(
+            self.user + other.user, self.system + other.system,
+            self.resident + other.resident, self.peak + other.peak,
+        )  # fmt: skip
+
     def __sub__(self, before: Usage) -> Usage:
         """CPU seconds since ``before``; memory as it is now."""
         return Usage(self.user - before.user, self.system - before.system, self.resident, self.peak)
@@ -53,6 +61,12 @@ def usage(pid: int) -> Usage:
             now, most = _memory(member)
             resident, peak = resident + now, peak + most
     return Usage(ticks[0] / _TICK, ticks[1] / _TICK, resident, peak)
+
+
+def usage_of_ended() -> Usage:
+    """CPU seconds of all processes that this one started and that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Usage(ended.ru_utime, ended.ru_stime)
 
 
 class Bystanders:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.instances import Shape, batch, write_folder
+from benchmarks.processes import Failed
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _TMPFS = Path("/dev/shm")
@@ -63,6 +64,20 @@ def take_away(folder: Path, least: int) -> int:
     for path in found:
         path.unlink()
     return len(found)
+
+
+def time_between(folder: Path, least: int, count: int) -> float:
+    """Seconds from the last write into the first of ``count`` files of at least ``least`` octets
+    below ``folder`` to the last write into the last; they are removed.
+
+    Raises `Failed` where there are more or fewer of them.
+    """
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    written = [state.st_mtime_ns for state in map(Path.stat, found) if state.st_size >= least]
+    take_away(folder, least)
+    if len(written) != count:
+        raise Failed(f"{len(written)} files of full size instead of {count}")
+    return max(max(written) - min(written), 1_000_000) / 1e9
 
 
 def file_system(folder: Path) -> str:

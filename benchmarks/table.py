@@ -97,8 +97,7 @@ def _markdown_cells(row: Result) -> Iterator[tuple[str, ...]]:
     for ours, peer, verdict in comparisons(row):
         cpu = [_cpu(one) for one in (ours, peer) if one]
         yield (
-            title, f"{ours['name']}: {_span(ours)}",
-            f"{peer['name']}: {_span(peer)}" if peer else "",
+            title, _cell(ours), _cell(peer) if peer else "",
             "" if verdict.at_most else _ratio(verdict), verdict.to_reach(), "; ".join(cpu),
         )  # fmt: skip
 
@@ -122,6 +121,11 @@ def _span(one: Result) -> str:
     return f"{_number(one['median'])} ({_number(min(values))}–{_number(max(values))})"
 
 
+def _cell(one: Result) -> str:
+    note = _median_sample(one).get("note") if "median" in one else ""
+    return f"{one['name']}: {_span(one)}" + (f"; {note}" if note else "")
+
+
 def _line(one: Result) -> str:
     """A contestant's figures; wall and CPU seconds are those of the median run."""
     if "median" not in one:
@@ -129,7 +133,8 @@ def _line(one: Result) -> str:
     sample = _median_sample(one)
     others = statistics.median(each.get("others", 0.0) for each in one["samples"])
     crowd = f"; others kept {others:.1f} cores busy" if others > DISTURBED else ""
-    note = f"; {one['failures']} turn(s) failed: {one['note']}" if "note" in one else ""
+    note = f"; {sample['note']}" if sample.get("note") else ""
+    note += f"; {one['failures']} turn(s) failed: {one['note']}" if "note" in one else ""
     wall = f"{_span(one):32} {sample['work']:6} in {sample['seconds']:.2f} s"
     return f"{wall}, user {sample['user']:.2f} s, system {sample['system']:.2f} s{crowd}{note}"
 
