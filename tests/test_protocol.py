@@ -20,10 +20,8 @@ from memory import (
     source,
 )
 from pydicom import Dataset
-from twisted.internet import error as transport_errors
-from twisted.internet import tcp
+from sockets import Sockets
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from twisted_dimse import (
     VERIFICATION,
