@@ -46,6 +46,7 @@ PACKAGES = {
     "gdcmscu": "GDCM's tools",
     "Orthanc": "Orthanc",
     "node": "Node.js, for dcmjs-dimse",
+    "npm": "npm, for dcmjs-dimse",
 }
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
