@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from twisted.internet import error as transport_errors
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -183,12 +184,17 @@ class _Attempt:
         error = failure.value
         if isinstance(error, DimseError):
             return error
-        return ConnectionFailed(f"no connection to {self._peer}: {_in_words(error)}")
+        return ConnectionFailed(_in_words(error, self._peer))
 
 
-def _in_words(error: Any) -> str:
-    text = str(error) or type(error).__name__
-    return text.rstrip(".")
+def _in_words(error: Any, peer: Peer) -> str:
+    where = peer.host_and_port()
+    if isinstance(error, transport_errors.ConnectionRefusedError):
+        return f"{peer}: nobody listens at {peer.address} (connection refused)"
+    if isinstance(error, transport_errors.DNSLookupError) and where is not None:
+        return f"{peer}: no host is known by the name {where[0]}"
+    text = (str(error) or type(error).__name__).rstrip(".")
+    return f"no connection to {peer}: {text}"
 
 
 def _as_window(window: int | tuple[int, int] | Window | None) -> Window | None:

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 MAX_DATA_SET = 64 << 20  # of a data set that is held in memory, not of an instance
 _HEAD, _LONGEST_HEAD = 4096, 1 << 20
 _PREAMBLE = 128
+_LITTLE_ENDIAN = tuple(
+    uid for uid in UNCOMPRESSED_TRANSFER_SYNTAXES if uid != EXPLICIT_VR_BIG_ENDIAN
+)
 _SMALL = 65536  # a data set that is read at once
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -206,9 +209,8 @@ def syntaxes_for(source: Source) -> tuple[str, ...]:
     """The transfer syntaxes in which a source can be sent, the best one first."""
     if isinstance(source, DatasetSource):
         own = source.transfer_syntax
-        if own in UNCOMPRESSED_TRANSFER_SYNTAXES:
-            others = (uid for uid in UNCOMPRESSED_TRANSFER_SYNTAXES if uid != own)
-            return (own, *others)
+        if own in _LITTLE_ENDIAN:  # words of pixels would have to be swapped otherwise
+            return (own, *(uid for uid in _LITTLE_ENDIAN if uid != own))
     return (source.transfer_syntax,)
 
 

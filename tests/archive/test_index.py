@@ -14,6 +14,7 @@ from corpus import Image, images
 from pydicom import Dataset
 
 from twisted_dimse.archive import matching
+from twisted_dimse.archive.handler import merged
 from twisted_dimse.archive.header import KEPT, InstanceHeader, Level, Unindexable
 from twisted_dimse.archive.index import Index, IndexUnusable
 from twisted_dimse.datastream import decode_dataset
@@ -69,9 +70,7 @@ def entities(index: Index, keys: Dataset, level: Level) -> list[Dataset]:
     matches = matcher(keys)
     found = []
     for row in index.fetch(matching.entities(keys, level, {})):
-        entity = Dataset()
-        for header in row:
-            entity.update(in_unicode(decode_dataset(bytes(header), EXPLICIT_VR_LITTLE_ENDIAN)))
+        entity = merged(row)
         if matches(entity):
             found.append(entity)
     return found
@@ -144,6 +143,18 @@ def test_counts_are_those_of_the_data_sets(index: Index, datasets: list[Dataset]
         expected[dataset.StudyInstanceUID] = expected.get(dataset.StudyInstanceUID, 0) + 1
     rows = index.fetch(matching.entities(Dataset(), Level.STUDY, computed))
     assert sorted(row[-1] for row in rows) == sorted(expected.values())
+
+
+def test_the_modalities_of_a_study_are_its_own(index: Index, datasets: list[Dataset]) -> None:
+    tag = matching.MODALITIES_IN_STUDY
+    computed = {tag: matching.computed_attributes(Level.STUDY)[tag]()}
+    expected: dict[str, set[str]] = {}
+    for dataset in datasets:
+        study = expected.setdefault(dataset.StudyInstanceUID, set())
+        study.update([str(dataset.get("Modality") or "")] if dataset.get("Modality") else [])
+    for row in index.fetch(matching.entities(Dataset(), Level.STUDY, computed)):
+        study_uid = str(merged(row[:-1]).StudyInstanceUID)
+        assert set((row[-1] or "").split("\\")) - {""} == expected[study_uid], study_uid
 
 
 def test_an_instance_that_comes_again_elsewhere_is_there_once(

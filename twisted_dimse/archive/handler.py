@@ -197,7 +197,7 @@ class ArchiveHandler(Handler):
     def _entity(self, row: Any, level: Level, computed: list[int]) -> Dataset:
         """The attributes of one row, from the patient's down."""
         levels = matching.levels_down_to(level)
-        entity = _merged(row[: len(levels)])
+        entity = merged(row[: len(levels)])
         for tag, value in zip(computed, row[len(levels) :], strict=True):
             text = "" if value is None else str(value)
             entity.add_new(tag, _COMPUTED_VRS.get(tag, "IS"), text.split("\\") if text else None)
@@ -263,7 +263,7 @@ def _supported(keys: Dataset, level: Level) -> tuple[Dataset, int]:
     return supported, status
 
 
-def _merged(headers: Iterable[bytes]) -> Dataset:
+def merged(headers: Iterable[bytes]) -> Dataset:
     """One Dataset of the headers of an entity and of those above it. Their elements stay as they
     are encoded where all are in one character set, and are in Unicode otherwise."""
     parts = [decode_dataset(bytes(header), EXPLICIT_VR_LITTLE_ENDIAN) for header in headers]

@@ -237,7 +237,7 @@ def _count_of(table: Any, *conditions: Any) -> Callable[[], Any]:
 def _values_of(column: Any, *conditions: Any) -> Callable[[], Any]:
     def gathered() -> Any:
         named = sa.select(column.label("value")).where(column != "", *conditions)
-        distinct = named.distinct().subquery()
+        distinct = named.distinct().correlate(_STUDIES).subquery()
         return sa.select(sa.func.aggregate_strings(distinct.c.value, "\\")).scalar_subquery()
 
     return gathered
