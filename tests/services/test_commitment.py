@@ -343,6 +343,69 @@ def test_at_the_end_of_the_program_no_timer_is_left(world: World) -> None:
     assert not keeper.gone
 
 
+class Careful(Gone):
+    """Keeps a report until it is delivered."""
+
+    def __init__(self, world: World, **options: Any) -> None:
+        super().__init__(world, **options)
+        self.kept: list[str] = []
+        self.saved: Deferred[None] = Deferred()
+
+    def decided(self, report: Any) -> Any:
+        self.kept.append(report.outcome.transaction_uid)
+        return self.saved
+
+    def delivered(self, report: Any) -> None:
+        self.kept.remove(report.outcome.transaction_uid)
+
+
+def test_a_report_can_be_kept_from_before_it_goes_out_until_it_is_delivered(world: World) -> None:
+    keeper = Careful(world, delays=(1, 10))
+    here = Place(world, "MODALITY")
+    keeper.addresses["MODALITY"] = here.peer
+    request(world, serving(world, keeper))
+    keeper.ready.callback(None)
+    world.run()
+    assert (keeper.kept, keeper.reporter.waiting) == (["1.2.99"], ())
+    keeper.saved.callback(None)
+    world.run()
+    assert keeper.reporter.waiting
+    reports: list[Any] = []
+    receiver = CommitmentReceiver(lambda outcome, _: reports.append(outcome))
+    here.listen(serving(world, receiver, "MODALITY").factory)
+    world.advance(2)
+    assert (len(reports), keeper.kept) == (1, [])
+
+
+def test_a_report_that_cannot_be_kept_goes_out_all_the_same(world: World) -> None:
+    keeper = Careful(world)
+    keeper.saved = None  # type: ignore[assignment]
+    keeper.decided = lambda report: 1 / 0  # type: ignore[assignment]
+    keeper.delivered = keeper.gone.append  # type: ignore[method-assign]
+    receiver = CommitmentReceiver(lambda outcome, _: None)
+    keeper.addresses["MODALITY"] = serving(world, receiver, "MODALITY").peer
+    request(world, serving(world, keeper))
+    keeper.ready.callback(None)
+    world.run()
+    assert len(keeper.gone) == 1
+    assert isinstance(world.logged(), ZeroDivisionError)
+
+
+def test_the_report_on_a_duplicate_says_nothing_of_the_one_that_is_kept(world: World) -> None:
+    keeper = Careful(world)
+    receiver = CommitmentReceiver(lambda outcome, _: None)
+    keeper.addresses["MODALITY"] = serving(world, receiver, "MODALITY").peer
+    place = serving(world, keeper)
+    request(world, place)
+    keeper.ready.callback(None)
+    world.run()
+    request(world, place)
+    assert keeper.kept == ["1.2.99"]
+    keeper.saved.callback(None)
+    world.run()
+    assert keeper.kept == []
+
+
 # --- what is refused
 
 

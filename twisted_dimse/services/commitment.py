@@ -496,8 +496,8 @@ class CommitmentHandler(Handler):
         self.reporter = Reporter(
             reactor=reactor,
             delays=delays,
-            delivered=lambda report: self.delivered(report),
-            undelivered=lambda report, error: self.undelivered(report, error),
+            delivered=self._was_delivered,
+            undelivered=self._was_not_delivered,
             options=options,
         )
         self._in_progress: set[tuple[str, str]] = set()
@@ -558,9 +558,12 @@ class CommitmentHandler(Handler):
             for each in references:
                 reasons[each.sop_instance_uid] = PROCESSING_FAILURE
         report = self._report_of(request, transaction, references, reasons)
-        kept = self.decided(report)
-        if inspect.isawaitable(kept):
-            await kept
+        try:
+            kept = self.decided(report)
+            if inspect.isawaitable(kept):
+                await kept
+        except Exception:
+            _log.failure("storage commitment: a report is not kept, and goes out all the same")
         association = request.association
         await self.reporter.deliver(report, association.destination, association)
 
@@ -568,6 +571,14 @@ class CommitmentHandler(Handler):
         self._in_progress.discard(who)
         if isinstance(result, Failure):
             _log.failure("storage commitment: no report", result)
+
+    def _was_delivered(self, report: Report) -> None:
+        if not _is_of_duplicate(report):
+            self.delivered(report)
+
+    def _was_not_delivered(self, report: Report, error: BaseException) -> None:
+        if not _is_of_duplicate(report):
+            self.undelivered(report, error)
 
     @staticmethod
     def _report_of(
@@ -588,3 +599,8 @@ class CommitmentHandler(Handler):
             association.called_ae_title,
             association.calling_ae_title,
         )
+
+
+def _is_of_duplicate(report: Report) -> bool:
+    """Whether a report is about a request that came twice, and not the one on its transaction."""
+    return DUPLICATE_TRANSACTION_UID in report.outcome.failed.values()
