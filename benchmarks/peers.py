@@ -150,10 +150,14 @@ def our_server(port: int, folder: Path, *more: str) -> Command:
     ]  # fmt: skip
 
 
+def on_uvloop(command: Command) -> Command:
+    """The command of a ``twistd``, with the reactor of uvloop."""
+    at = command.index("-n")
+    return [*command[:at], "--reactor", "uvloop", *command[at:]]
+
+
 def _our_server_on_uvloop(port: int, folder: Path) -> Command:
-    words = our_server(port, folder)
-    at = words.index("-n")
-    return [*words[:at], "--reactor", "uvloop", *words[at:]]
+    return on_uvloop(our_server(port, folder))
 
 
 def _our_discarding_server(port: int, _: Path) -> Command:

@@ -29,6 +29,7 @@ from benchmarks.processes import Usage, usage
 LONGEST_PDU = 131072
 TIMEOUT = 60.0
 ECHO_CONTEXT, STORE_CONTEXT = 1, 3
+ECHO_REQUEST = wire.echo_request(ECHO_CONTEXT)
 _BATCH = 1 << 20
 
 
@@ -77,8 +78,8 @@ class RawClient:
     """One association with a server on loopback: verification and secondary capture storage."""
 
     def __init__(self, port: int, timeout: float = TIMEOUT) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout)
-        _kernel_timeouts(self._socket, timeout)
+        self.connection = socket.create_connection(("127.0.0.1", port), timeout)
+        _kernel_timeouts(self.connection, timeout)
         self._associate()
 
     def __enter__(self) -> RawClient:
@@ -92,14 +93,14 @@ class RawClient:
     ) -> None:
         if kind is None:
             self.release()
-        self._socket.close()
+        self.connection.close()
 
     def _associate(self) -> None:
         contexts = [
             (ECHO_CONTEXT, wire.VERIFICATION, [wire.IMPLICIT]),
             (STORE_CONTEXT, wire.SECONDARY_CAPTURE, [wire.EXPLICIT]),
         ]
-        self._socket.sendall(wire.associate_request(contexts, LONGEST_PDU))
+        self.connection.sendall(wire.associate_request(contexts, LONGEST_PDU))
         kind, body = self._pdu()
         if kind != wire.ASSOCIATE_AC:
             raise wire.WireError(f"the association was answered with a PDU of type {kind}")
@@ -110,8 +111,8 @@ class RawClient:
         """Send C-ECHO-RQs one after the other; the seconds that it took."""
         if count < 1:
             return 0.0
-        request = wire.echo_request(ECHO_CONTEXT)
-        send, receive = self._socket.send, self._socket.recv
+        request = ECHO_REQUEST
+        send, receive = self.connection.send, self.connection.recv
         start = perf_counter()
         send(request)
         expected = self._response()
@@ -123,9 +124,14 @@ class RawClient:
                 raise wire.WireError("an answer to C-ECHO that differs from the first")
         return perf_counter() - start
 
+    def answer_to_echo(self) -> bytes:
+        """Send one C-ECHO-RQ; the octets of the answer, which are those of any later one."""
+        self.connection.send(ECHO_REQUEST)
+        return self._response()
+
     def store(self, messages: Sequence[Message]) -> float:
         """Send messages, each after the answer to the one before; the seconds that it took."""
-        receive = self._socket.recv
+        receive = self.connection.recv
         start = perf_counter()
         self._send(messages[0])
         first = self._response()
@@ -141,19 +147,19 @@ class RawClient:
 
     def release(self) -> None:
         """Release the association and wait for the reply."""
-        self._socket.sendall(wire.RELEASE_REQUEST)
+        self.connection.sendall(wire.RELEASE_REQUEST)
         kind, _ = self._pdu()
         if kind != wire.RELEASE_RP:
             raise wire.WireError(f"the release was answered with a PDU of type {kind}")
 
     def _send(self, message: Message) -> None:
         if len(message.tail) == 1:
-            _send_all(self._socket, [message.own, *message.tail])
+            _send_all(self.connection, [message.own, *message.tail])
             return
-        self._socket.sendall(message.own)
+        self.connection.sendall(message.own)
         step = 2 * max(1, _BATCH // self.maximum)
         for at in range(0, len(message.tail), step):
-            _send_all(self._socket, message.tail[at : at + step])
+            _send_all(self.connection, message.tail[at : at + step])
 
     def _response(self) -> bytes:
         """The octets of one response that says success, a whole PDU with its whole command."""
@@ -175,7 +181,7 @@ class RawClient:
     def _exactly(self, length: int) -> bytes:
         parts = []
         while length > 0:
-            part = self._socket.recv(length)
+            part = self.connection.recv(length)
             if not part:
                 raise wire.WireError("the server closed the connection")
             parts.append(part)
