@@ -23,7 +23,7 @@ from twisted_dimse import (
 )
 from twisted_dimse.datastream import decode_dataset, encode_dataset
 from twisted_dimse.keys import as_dataset
-from twisted_dimse.services import commitment
+from twisted_dimse.services import commitment, commitment_reports
 from twisted_dimse.services.combined import CombinedHandler
 from twisted_dimse.services.commitment import (
     CommitmentHandler,
@@ -547,5 +547,5 @@ def test_failure_reasons_are_those_of_the_standard() -> None:
 def test_a_failure_without_a_reason_has_failed_all_the_same() -> None:
     report = Dataset()
     report.TransactionUID = "1.2.99"
-    report.FailedSOPSequence = [commitment._item(ONE)]
+    report.FailedSOPSequence = [commitment_reports._item(ONE)]
     assert CommitmentOutcome.from_dataset(report).failed == {ONE: 0x0110}
