@@ -144,9 +144,14 @@ def installed_uvloop() -> str | None:
 
 def our_server(port: int, folder: Path, *more: str) -> Command:
     """``twistd dimse-scp`` on a plain port, with further options."""
+    return our_server_at(f"tcp:{port}:interface={_LOCAL}", folder, "--store-only", *more)
+
+
+def our_server_at(endpoint: str, folder: Path, *more: str) -> Command:
+    """``twistd dimse-scp`` on an endpoint, with further options."""
     return [
-        *TWISTD, "-n", "--pidfile=", "dimse-scp", "--listen", f"tcp:{port}:interface={_LOCAL}",
-        "--store-only", "--durability", "commit", "--directory", str(folder), *more,
+        *TWISTD, "-n", "--pidfile=", "dimse-scp", "--listen", endpoint, "--durability", "commit",
+        "--directory", str(folder), *more,
     ]  # fmt: skip
 
 
