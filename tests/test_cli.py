@@ -758,6 +758,11 @@ def test_listen_keeps_nothing_where_it_is_to_ignore(study: Path, tmp_path: Path)
     with listening("--ignore", "--json", folder=tmp_path) as (running, port):
         dimse("store", at(port), study).succeeded()
         dimse("echo", at(port)).succeeded()
+        with raw.Client(port) as vanishing:
+            vanishing.associate()
+            vanishing.send(raw.p_data((3, raw.COMMAND | raw.LAST, raw.store_rq("1.2.9"))))
+            vanishing.send(raw.p_data((3, 0, dataset("1.2.9"))) + pdu(ABORT, bytes(4)))
+            assert vanishing.is_closed()
     lines = json_lines("\n".join(running.out))
     assert sorted(line["sop_instance_uid"] for line in lines) == ["1.2.1", "1.2.2", "1.2.3"]
     assert all(line["path"] is None for line in lines)

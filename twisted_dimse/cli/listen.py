@@ -78,8 +78,15 @@ def _run(endpoint: str, directory: str | None, title: str, as_json: bool, quiet:
         storage_of_any_kind = True
 
         def store_sink(self, request: Request) -> Any:
-            stored(request, "")
-            return DiscardingSink()
+            return Discarding(request)
+
+    class Discarding(DiscardingSink):
+        def __init__(self, request: Request) -> None:
+            self._request = request
+
+        def finish(self) -> int:
+            stored(self._request, "")
+            return super().finish()
 
     try:
         handler = (
