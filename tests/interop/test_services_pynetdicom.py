@@ -181,6 +181,27 @@ def test_it_finds_at_every_level(ours: Ours) -> None:
             assert studies.of(found, unique) == expected
 
 
+def test_it_cancels_what_it_asked(loop: Loop) -> None:
+    taken: list[int] = []
+
+    class Endless(QueryRetrieveHandler):
+        def find(self, request: Any) -> Iterator[Dataset]:
+            for number in range(1_000_000):
+                taken.append(number)
+                yield as_dataset({"StudyInstanceUID": f"1.2.{number}"})
+
+    port = loop.listen(Endless(list))
+    with Asking(port, STUDY_ROOT.find) as association:
+        asked = as_dataset({"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": ""})
+        statuses = []
+        for status, _ in association.send_c_find(asked, STUDY_ROOT.find, msg_id=7):
+            statuses.append(status.Status)
+            if len(statuses) == 3:
+                association.send_c_cancel(7, query_model=STUDY_ROOT.find)
+    assert statuses[-1] == 0xFE00
+    assert len(taken) < 1_000_000
+
+
 def test_it_reads_the_worklist(ours: Ours) -> None:
     with Asking(ours.port, MODALITY_WORKLIST_FIND) as association:
         keys = {"PatientID": "W2", "ScheduledProcedureStepSequence": [{"Modality": ""}]}
@@ -382,6 +403,7 @@ class Theirs:
         self.stored: list[str] = []
         self.kept: dict[str, Dataset] = {}
         self.events: list[int] = []
+        self.cancelled = threading.Event()
         self.later: list[threading.Thread] = []
         self.report_elsewhere = 0
         self.port, self.destination = peers.free_port(), peers.free_port()
@@ -418,6 +440,9 @@ class Theirs:
 
     def c_find(self, event: Any) -> Iterator[Any]:
         keys = event.identifier
+        if keys.get("PatientID") == "ENDLESS":
+            yield from self._endless(event)
+            return
         unique = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID"}
         level = keys.get("QueryRetrieveLevel")
         if level is None:
@@ -435,6 +460,12 @@ class Theirs:
                 if level == "IMAGE":
                     answer.SOPClassUID = each.SOPClassUID
                 yield 0xFF00, answer
+
+    def _endless(self, event: Any) -> Iterator[Any]:
+        while not event.is_cancelled:
+            yield 0xFF00, as_dataset({"StudyInstanceUID": "1.2.3"})
+        self.cancelled.set()
+        yield 0xFE00, None
 
     def _wanted(self, event: Any) -> list[Any]:
         return [
@@ -583,6 +614,12 @@ def test_query_retrieve_and_move_do_it_by_themselves(theirs: Theirs, loop: Loop)
         handler=receiver,
     )
     assert (outcome.status, sorted(receiver.stored)) == (0, wanted)
+
+
+def test_a_query_is_cancelled_where_it_found_enough(theirs: Theirs) -> None:
+    found = theirs.ask(query, {"PatientID": "ENDLESS"}, limit=3)
+    assert len(found) == 3
+    assert theirs.cancelled.wait(SECONDS)
 
 
 def test_its_worklist_is_read(theirs: Theirs) -> None:
