@@ -165,8 +165,9 @@ def _our_server_on_uvloop(port: int, folder: Path) -> Command:
     return on_uvloop(our_server(port, folder))
 
 
-def _our_discarding_server(port: int, _: Path) -> Command:
-    return [sys.executable, "-m", "benchmarks.our_server", str(port)]
+def our_library_server(port: int, _: Path, *more: str) -> Command:
+    """`our_server`, which keeps nothing."""
+    return [sys.executable, "-m", "benchmarks.our_server", str(port), *more]
 
 
 def _storescp(port: int, folder: Path) -> Command:
@@ -178,14 +179,15 @@ def _storescp_ignore(port: int, _: Path) -> Command:
 
 
 def _pynetdicom_storescp(port: int, folder: Path) -> Command:
-    return [*_pynetdicom("storescp"), "-ba", _LOCAL, "-od", str(folder), str(port)]
+    return [*pynetdicom_command("storescp"), "-ba", _LOCAL, "-od", str(folder), str(port)]
 
 
 def _pynetdicom_ignore(port: int, _: Path) -> Command:
-    return [*_pynetdicom("storescp"), "-ba", _LOCAL, "--ignore", str(port)]
+    return [*pynetdicom_command("storescp"), "-ba", _LOCAL, "--ignore", str(port)]
 
 
-def _pynetdicom(tool: str) -> Command:
+def pynetdicom_command(tool: str) -> Command:
+    """The beginning of one of pynetdicom's applications."""
     return [sys.executable, "-m", "benchmarks.pynetdicom_app", tool, "-q", "-pdu", "131072"]
 
 
@@ -202,7 +204,7 @@ def _storescu(port: int, folder: Path, _: int) -> Command:
 
 
 def _pynetdicom_storescu(port: int, folder: Path, _: int) -> Command:
-    return [*_pynetdicom("storescu"), "-cx", "-r", _LOCAL, str(port), str(folder)]
+    return [*pynetdicom_command("storescu"), "-cx", "-r", _LOCAL, str(port), str(folder)]
 
 
 def _our_echo(port: int, _: Path, count: int) -> Command:
@@ -214,7 +216,7 @@ def _echoscu(port: int, _: Path, count: int) -> Command:
 
 
 def _pynetdicom_echoscu(port: int, _: Path, count: int) -> Command:
-    return [*_pynetdicom("echoscu"), "--repeat", str(count), _LOCAL, str(port)]
+    return [*pynetdicom_command("echoscu"), "--repeat", str(count), _LOCAL, str(port)]
 
 
 def ours(name: str, command: Callable[..., Command]) -> Program:
@@ -228,14 +230,15 @@ def of_dcmtk(name: str, command: Callable[..., Command]) -> Program:
     return Program(name, DCMTK, command, missing, environment=DCMTK_ENVIRONMENT)
 
 
-def _pynd(name: str, command: Callable[..., Command], share: int = 20) -> Program:
+def of_pynetdicom(name: str, command: Callable[..., Command], share: int = 20) -> Program:
+    """A program of pynetdicom's."""
     return Program(name, PYNETDICOM, command, installed_pynetdicom, share)
 
 
 STORING_SERVERS = (
     ours("dimse-scp", our_server),
     of_dcmtk("storescp +B", _storescp),
-    _pynd("pynetdicom storescp", _pynetdicom_storescp),
+    of_pynetdicom("pynetdicom storescp", _pynetdicom_storescp),
 )
 ECHOING_SERVERS = (
     *STORING_SERVERS[:1],
@@ -243,18 +246,18 @@ ECHOING_SERVERS = (
     *STORING_SERVERS[1:],
 )
 DISCARDING_SERVERS = (
-    ours("listen(), discarding", _our_discarding_server),
+    ours("listen(), discarding", our_library_server),
     of_dcmtk("storescp --ignore", _storescp_ignore),
-    _pynd("pynetdicom storescp --ignore", _pynetdicom_ignore),
+    of_pynetdicom("pynetdicom storescp --ignore", _pynetdicom_ignore),
 )
 STORING_CLIENTS = (
     ours("dimse store", _our_store),
     ours("Association.store()", _our_library_store),
     of_dcmtk("storescu", _storescu),
-    _pynd("pynetdicom storescu", _pynetdicom_storescu),
+    of_pynetdicom("pynetdicom storescu", _pynetdicom_storescu),
 )
 ECHOING_CLIENTS = (
     ours("Association.echo()", _our_echo),
     of_dcmtk("echoscu", _echoscu),
-    _pynd("pynetdicom echoscu", _pynetdicom_echoscu),
+    of_pynetdicom("pynetdicom echoscu", _pynetdicom_echoscu),
 )

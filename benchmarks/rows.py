@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from benchmarks import echo, many, memory, receive, send, tls, window
+from benchmarks import echo, find, many, memory, receive, send, tls, window
 from benchmarks.harness import Row
 from benchmarks.scratch import Settings
 
-SUBJECTS = (echo, receive, send, memory, window, many, tls)
+SUBJECTS = (echo, receive, send, memory, window, many, tls, find)
 
 
 def chosen_rows(settings: Settings, names: Sequence[str], skipped: Sequence[str] = ()) -> list[Row]:

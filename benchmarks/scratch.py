@@ -33,6 +33,8 @@ class Settings:
     medium: int = 1_000
     large: int = 512 * MIB
     huge: int = 2 * GIB
+    answers: int = 10_000
+    fetched: int = 500
 
     @classmethod
     @contextmanager
@@ -40,7 +42,7 @@ class Settings:
         """Settings with a folder of their own, which is removed in the end."""
         with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=folder or _fast()) as name:
             if quick:
-                yield cls(Path(name), 2_000, 500, 50, 64 * MIB, 256 * MIB)
+                yield cls(Path(name), 2_000, 500, 50, 64 * MIB, 256 * MIB, 2_000, 50)
             else:
                 yield cls(Path(name))
 
