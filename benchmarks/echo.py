@@ -19,7 +19,7 @@ MARKS = (Mark(0.7, DCMTK), Mark(10, PYNETDICOM))
 
 def rows(settings: Settings) -> list[Row]:
     """The server's rate with the raw client, and the client's with the raw server."""
-    servers = [program.contestant(partial(_answering, program, settings))
+    servers = [program.contestant(partial(answering, program, settings))
                for program in ECHOING_SERVERS]  # fmt: skip
     clients = [program.contestant(partial(_asking, program, settings.echoes))
                for program in ECHOING_CLIENTS]  # fmt: skip
@@ -30,7 +30,8 @@ def rows(settings: Settings) -> list[Row]:
 
 
 @contextmanager
-def _answering(program: Program, settings: Settings) -> Iterator[Run]:
+def answering(program: Program, settings: Settings) -> Iterator[Run]:
+    """A server of C-ECHO; each run asks it."""
     with settings.new_folder() as folder, serving(program, folder) as server:
         yield partial(_ask, server, program.part(settings.echoes))
 

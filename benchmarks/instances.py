@@ -53,6 +53,11 @@ class Instance:
         return self.series // SERIES_OF_A_STUDY
 
     @property
+    def study_uid(self) -> str:
+        """Study Instance UID."""
+        return _uid(2, self.batch, self.study)
+
+    @property
     def patient(self) -> int:
         """The number of its patient within the batch."""
         return self.study // STUDIES_OF_A_PATIENT
@@ -83,7 +88,6 @@ class Shape:
 
     def head(self, instance: Instance) -> bytes:
         """The octets of ``instance`` up to its first pixel; as many for every instance."""
-        ids = (instance.batch, instance.study), (instance.batch, instance.series)
         elements = [
             _element(0x0008, 0x0016, b"UI", SECONDARY_CAPTURE),
             _element(0x0008, 0x0018, b"UI", instance.uid),
@@ -96,8 +100,8 @@ class Shape:
             _element(0x0010, 0x0020, b"LO", f"BENCH-{instance.patient:07d}"),
             _element(0x0010, 0x0030, b"DA", "19700101"),
             _element(0x0010, 0x0040, b"CS", "O"),
-            _element(0x0020, 0x000D, b"UI", _uid(2, *ids[0])),
-            _element(0x0020, 0x000E, b"UI", _uid(3, *ids[1])),
+            _element(0x0020, 0x000D, b"UI", instance.study_uid),
+            _element(0x0020, 0x000E, b"UI", _uid(3, instance.batch, instance.series)),
             _element(0x0020, 0x0010, b"SH", f"{instance.study:08d}"),
             _element(0x0020, 0x0011, b"IS", f"{instance.series:08d}"),
             _element(0x0020, 0x0013, b"IS", f"{instance.number:08d}"),

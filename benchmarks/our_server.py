@@ -1,7 +1,7 @@
 """The library as a server, until it is told to end: ``python -m benchmarks.our_server PORT``.
 
 It throws away what it receives, and gives as many answers to a query as the query's Number of
-Study Related Instances says. A third word, ``subscribed``, has telemetry counted.
+Study Related Instances says. A second word, ``subscribed``, has telemetry counted.
 """
 
 from __future__ import annotations

@@ -165,9 +165,10 @@ def _our_server_on_uvloop(port: int, folder: Path) -> Command:
     return on_uvloop(our_server(port, folder))
 
 
-def our_library_server(port: int, _: Path, *more: str) -> Command:
+def our_library_server(port: int, _: Path, *, subscribed: bool = False) -> Command:
     """`our_server`, which keeps nothing."""
-    return [sys.executable, "-m", "benchmarks.our_server", str(port), *more]
+    command = [sys.executable, "-m", "benchmarks.our_server", str(port)]
+    return [*command, "subscribed"] if subscribed else command
 
 
 def _storescp(port: int, folder: Path) -> Command:

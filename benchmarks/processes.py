@@ -56,8 +56,8 @@ def usage(pid: int) -> Usage:
     for member in _family(pid):
         with suppress(OSError):
             fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-            ticks[0] += int(fields[11])
-            ticks[1] += int(fields[12])
+            ticks[0] += int(fields[11]) + int(fields[13])  # its own, its ended children's
+            ticks[1] += int(fields[12]) + int(fields[14])
             now, most = _memory(member)
             resident, peak = resident + now, peak + most
     return Usage(ticks[0] / _TICK, ticks[1] / _TICK, resident, peak)
