@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from twisted_dimse.results import Response, RetrieveOutcome
     from twisted_dimse.server import AssociationFactory, listen
     from twisted_dimse.services.query_retrieve import move, query, retrieve
-    from twisted_dimse.services.storage import StoreOutcome, store_files
+    from twisted_dimse.services.sending import store_files
+    from twisted_dimse.services.storage import StoreOutcome
     from twisted_dimse.uids import PATIENT_ROOT, PATIENT_STUDY_ONLY, STUDY_ROOT, VERIFICATION
     from twisted_dimse.upperlayer.negotiation import AcceptedContext, PresentationContext, Window
     from twisted_dimse.upperlayer.pdu import UserIdentity
@@ -44,7 +45,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "connect": "client",
     "Association": "association",
-    "store_files": "services.storage",
+    "store_files": "services.sending",
     "StoreOutcome": "services.storage",
     "query": "services.query_retrieve",
     "retrieve": "services.query_retrieve",

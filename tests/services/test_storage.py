@@ -13,7 +13,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_dimse import AssociationRejected, ConnectionFailed, DimseError, Peer, StatusError
 from twisted_dimse.datastream import FileSource, part10_header
-from twisted_dimse.services.storage import StoreOutcome, plan_contexts, store_files
+from twisted_dimse.services.sending import store_files
+from twisted_dimse.services.storage import StoreOutcome, plan_contexts
 
 
 @pytest.fixture
@@ -34,9 +35,7 @@ def written(folder: Path, number: int, sop_class: str = CT, syntax: str = EXPLIC
 
 
 def sending(world: World, endpoint: Any, paths: Any, **options: Any) -> Deferred[Any]:
-    return Deferred.fromCoroutine(
-        store_files(Peer("SERVER", endpoint), paths, reactor=world.clock, **options)
-    )
+    return store_files(Peer("SERVER", endpoint), paths, reactor=world.clock, **options)
 
 
 def anything(**methods: Any) -> Serving:

@@ -85,7 +85,7 @@ async def _store(
     reactor: Any, common: Common, paths: list[str], report: Report | None, choice: dict[str, Any]
 ) -> int:
     from twisted_dimse.cli.progress import StoreProgress
-    from twisted_dimse.services.sending import send_files
+    from twisted_dimse.services.sending import store_files
 
     begun = reactor.seconds()
 
@@ -96,7 +96,7 @@ async def _store(
 
     with StoreProgress(common, paths) as progress:
         try:
-            await send_files(
+            await store_files(
                 common.peer,
                 paths,
                 outcome=note,

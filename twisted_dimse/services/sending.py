@@ -1,9 +1,9 @@
 """Sending many files (PS3.4 annex B) whatever comes between: over several associations at once, on
 a new one where one breaks, and decoded where a peer takes no other encoding.
 
-    outcomes = await send_files("PACS@10.0.0.5:104", ["./study"], jobs=4, retries=3, transcode=True)
+    outcomes = await store_files("PACS@10.0.0.5:104", ["./study"], jobs=4, retries=3)
 
-A file that was answered is never sent again. `storage.store_files` is the plain form.
+A file that was answered is never sent again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LONGEST_PAUSE = 30.0  # seconds
 
 
 @deferred
-async def send_files(
+async def store_files(
     peer: Any,
     paths: Iterable[str | os.PathLike[str]],
     *,
@@ -59,7 +59,8 @@ async def send_files(
     is not tried again. With ``transcode``, a file whose transfer syntax the peer does not take is
     sent in Explicit or Implicit VR Little Endian, where pydicom can decode it. A file for which
     ``known`` is true is skipped. ``outcome`` is called with each file's `StoreOutcome` as it is
-    known. Fails as `storage.store_files`.
+    known. Fails with a `DimseError` where no association comes about, or one ends early and no
+    try is left.
     """
     outcomes: list[StoreOutcome] = []
 
