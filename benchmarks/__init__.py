@@ -9,8 +9,10 @@ What is measured, and how, so that it may be doubted in the right place:
   no code with the library.
 - Peers run at their best setting (`peers`), warm, with TCP_NODELAY=1. Nothing leaves loopback.
 - Files lie on tmpfs where there is one. What a server stored is counted after each run.
+- Where two programs are measured together (`pairs`), they are timed by the files they leave.
 - User and system CPU seconds of the measured processes stand beside each figure.
 
-One file a subject: `echo`, `receive`, `send`, `memory`. A subject's ``rows(settings)`` gives
+One file a subject: `echo`, `receive`, `send`, `memory`, `window`, `many`, `tls`, `find`, `get`,
+`telemetry`. A subject's ``rows(settings)`` gives
 its `harness.Row` objects; `rows` lists the subjects.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ import pytest
 
 from benchmarks import table, wire
 from benchmarks.clients import transfer
+from benchmarks.crowd import allow_files, crowd
 from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Sample, measure
 from benchmarks.instances import Instance, Shape, batch, pixels, write_file, write_folder
 from benchmarks.peers import STORING_CLIENTS, STORING_SERVERS, Program, serving
 from benchmarks.processes import Failed
 from benchmarks.raw_peer import RawClient, RawServer, Transfer, prepare
 from benchmarks.rows import chosen_rows
-from benchmarks.scratch import KIB, Settings, take_away
+from benchmarks.scratch import KIB, Settings, take_away, time_between
 
 SIZES = (1024, 8192, 100_000, 1 << 19)
 
@@ -104,6 +106,36 @@ def test_the_raw_peers_understand_each_other(maximum: int) -> None:
     assert results[0].seconds > 0
 
 
+def test_a_crowd_counts_every_answer_and_how_long_it_took() -> None:
+    results: list[Transfer] = []
+    with RawServer(timeout=5) as server:
+        threads = [
+            threading.Thread(target=lambda: results.append(server.serve())) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        with crowd(server.port, 4) as clients:
+            seconds, waits = clients.echo(25)
+        for thread in threads:
+            thread.join(10)
+    assert [result.messages for result in results] == [26] * 4
+    assert len(waits) == 4 * 25
+    assert waits == sorted(waits)
+    assert 0 < waits[0] <= waits[-1] <= seconds
+
+
+def test_a_crowd_raises_the_limit_of_open_files_and_no_other() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (500, before[1]))
+        allow_files(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (500, before[1])
+        allow_files(1000)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(1100, before[1]), before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @pytest.mark.interop
 def test_dcmtk_files_what_the_raw_client_sends(tmp_path: Path) -> None:
     storescp = program(STORING_SERVERS, DCMTK)
@@ -132,6 +164,26 @@ def test_settings_make_files_once_and_take_them_away(tmp_path: Path) -> None:
         assert files == settings.files(Shape(8 * KIB), 3)
         assert len(list(files.iterdir())) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_time_between_files_is_that_of_their_last_writes(tmp_path: Path) -> None:
+    def filled() -> None:
+        for number, second in enumerate((30, 10, 20)):
+            (tmp_path / f"{number}").write_bytes(bytes(100))
+            os.utime(tmp_path / f"{number}", (second, second))
+        (tmp_path / "index").write_bytes(bytes(10))
+
+    filled()
+    assert time_between(tmp_path, 100, 3) == pytest.approx(20)
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    filled()
+    with pytest.raises(Failed, match="3 files of full size instead of 4"):
+        time_between(tmp_path, 100, 4)
+
+
+def test_the_rows_have_names_of_their_own(tmp_path: Path) -> None:
+    names = [row.name for row in chosen_rows(Settings(tmp_path), [])]
+    assert len(names) == len(set(names))
 
 
 def test_rows_are_chosen_by_a_beginning_or_a_pattern(tmp_path: Path) -> None:
@@ -201,3 +253,16 @@ def test_one_that_is_missing_or_fails_keeps_its_place_with_a_note() -> None:
     text = table.terminal(row)
     assert "c is not installed" in text
     assert "2 turn(s) failed: out of breath" in text
+
+
+def test_a_note_of_a_sample_stands_beside_its_figure() -> None:
+    @contextmanager
+    def ready() -> Iterator[partial[Sample]]:
+        yield partial(Sample, 5.0, 10, 2.0, 0.5, 0.25, note="p99 3 ms")
+
+    row = measure(Row("row", "work", "a second", [Contestant("a", OURS, ready)]), runs=3)
+    assert row["contestants"][0]["failures"] == 0
+    assert "; p99 3 ms" in table.terminal(row)
+    with_peer = {**row, "contestants": [*row["contestants"], {"name": "b", "party": DCMTK}]}
+    shown = table.markdown({"machine": {}, "runs": 3, "rows": [with_peer]})
+    assert "a: 5.0 (5.0–5.0); p99 3 ms |" in shown
