@@ -366,6 +366,26 @@ def test_a_transfer_syntax_that_comes_late_in_the_order_is_proposed_in_the_end(
     assert {syntax for _, syntax in receiver.kept} == {"1.2.840.10008.1.2.4.112"}
 
 
+def test_a_rare_class_is_found_where_the_peer_tells_no_classes_at_all(world: World) -> None:
+    rare = "1.2.840.10008.5.1.4.1.1.9.2.1"  # hemodynamic waveform
+    assert rare not in retrieval.COMMON_SOP_CLASSES
+    held = [instance(1), instance(2, SOPClassUID=rare, Modality="HD")]
+
+    class Taciturn(QueryRetrieveHandler):
+        def find(self, request: Any) -> Any:
+            for status, answer in super().find(request):
+                for keyword in ("SOPClassesInStudy", "SOPClassUID"):
+                    if keyword in answer:
+                        delattr(answer, keyword)
+                yield status, answer
+
+    receiver = Keeping()
+    place = serving(world, Taciturn(lambda: held))
+    outcome = fetch(world, place, {"StudyInstanceUID": "1.2.1"}, receiver)
+    assert (outcome.status, outcome.completed, outcome.failed) == (0, 2, 0)
+    assert receiver.uids == ["1.2.1.1.1", "1.2.1.1.2"]
+
+
 def test_what_the_receiver_refuses_is_not_asked_for_again(world: World) -> None:
     receiver = Keeping("1.2.1.1.2")
     place = archive(world)

@@ -42,6 +42,7 @@ from twisted_dimse.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     QueryModel,
     name_of,
+    storage_sop_classes,
 )
 from twisted_dimse.upperlayer.negotiation import MAX_CONTEXTS, PresentationContext
 
@@ -65,6 +66,8 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1.98",
     "1.2.840.10008.1.2.8.1",
 )
+
+_GUESSED = 4  # transfer syntaxes to try for an instance of which not even the SOP class is told
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 #: For peers that will not say what they have: the SOP classes that fill most archives.
@@ -96,7 +99,8 @@ class Receiving(Handler):
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """An instance at a peer, by the unique keys that lead to it."""
+    """An instance at a peer, by the unique keys that lead to it. What the peer does not tell of it
+    is empty."""
 
     above: tuple[tuple[str, str], ...]
     sop_instance_uid: str
@@ -170,7 +174,8 @@ class Retrieval:
             return outcome
         comment = outcome.command.get("ErrorComment") or ""
         if missing:
-            names = sorted({name_of(each.sop_class_uid) for each in missing})
+            uids = {each.sop_class_uid for each in missing if each.sop_class_uid}
+            names = sorted(name_of(uid) for uid in uids) or ["them"]
             comment = f"no presentation context serves {', '.join(names)}"
         raise StatusError(
             outcome.status,
@@ -232,9 +237,9 @@ class Retrieval:
             async with associated(
                 self._peer, contexts=[self._model.find], **self._options
             ) as association:
-                return await self._classes_in_studies(association) or tuple(
-                    {each.sop_class_uid: None async for each in self._instances(association)}
-                )
+                return await self._classes_in_studies(
+                    association
+                ) or await self._classes_of_instances(association)
         except (ContextNotAccepted, StatusError):
             return ()  # it cannot say; the C-GET will
 
@@ -249,6 +254,11 @@ class Retrieval:
         if not all(classes):
             return ()
         return tuple(dict.fromkeys(uid for each in classes for uid in each))
+
+    async def _classes_of_instances(self, association: Association) -> tuple[str, ...]:
+        """(0008,0016) of the instances, where every one of them has it."""
+        found = {each.sop_class_uid: None async for each in self._instances(association)}
+        return () if "" in found else tuple(found)
 
     async def _locate(self, association: Association, uids: Iterable[str]) -> list[Located]:
         """Where the instances are that were not sent; those only that the peer can tell of."""
@@ -310,7 +320,7 @@ class Retrieval:
             (uid, *_), (sop_class, *_) = (
                 texts(match, tag) or ("",) for tag in (SOP_INSTANCE_UID, SOP_CLASS_UID)
             )
-            if uid and sop_class:
+            if uid:
                 syntaxes = texts(match, AVAILABLE_TRANSFER_SYNTAX_UID)
                 yield Located(tuple(above.items()), uid, sop_class, syntaxes)
 
@@ -343,14 +353,24 @@ class Retrieval:
     def _pairs_for(self, missing: list[Located]) -> list[tuple[str, str]]:
         """What could still be proposed for instances that no context served."""
         wanted = {
-            (each.sop_class_uid, syntax): None
+            (sop_class, syntax): None
             for each in missing
-            for syntax in (each.transfer_syntaxes or self._transfer_syntaxes)
+            for sop_class, syntax in self._pairs_of(each)
             if self._only is None or syntax in self._only
         }
         order = {syntax: at for at, syntax in enumerate(self._transfer_syntaxes)}
         pairs = [pair for pair in wanted if pair not in self._proposed]
         return sorted(pairs, key=lambda pair: order.get(pair[1], len(order)))
+
+    def _pairs_of(self, located: Located) -> Iterable[tuple[str, str]]:
+        """The SOP class and transfer syntaxes of an instance; where its peer does not even tell
+        the class, all of them in the most common syntaxes."""
+        classes = [located.sop_class_uid]
+        syntaxes = located.transfer_syntaxes or self._transfer_syntaxes
+        if not located.sop_class_uid:
+            classes = sorted(storage_sop_classes())
+            syntaxes = located.transfer_syntaxes or self._transfer_syntaxes[:_GUESSED]
+        return ((sop_class, syntax) for syntax in syntaxes for sop_class in classes)
 
     async def _get_located(
         self, association: Association, missing: list[Located], so_far: RetrieveOutcome
