@@ -455,6 +455,21 @@ def test_a_release_waits_for_what_is_outstanding_and_queued(world: World) -> Non
     assert outcome(released) is None
 
 
+def test_a_release_waits_for_what_is_being_performed(world: World) -> None:
+    answer: Deferred[int] = Deferred()
+    requestor, acceptor = world.associate(
+        handler=Serving(echo=lambda _: answer), roles={VERIFICATION: "both"}
+    )
+    echo = world.watch(acceptor.echo())
+    world.run()
+    released = requestor.release()
+    world.run()
+    assert not released.called
+    answer.callback(0)
+    assert world.result(released) is None
+    assert outcome(echo).status == 0
+
+
 def test_the_acceptor_sends_what_it_has_before_it_answers_a_release(world: World) -> None:
     requestor, acceptor = world.associate(roles={CT: "both"})
     sent = world.watch(acceptor.store(source(size=500_000)))

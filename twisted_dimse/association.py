@@ -189,7 +189,8 @@ class Association(ServiceUser):
             await self.release()
 
     def _release_when_idle(self) -> None:
-        if self._releasing and not self._over and not len(self._invocations):
+        busy = len(self._invocations) or len(self._performer)
+        if self._releasing and not self._over and not busy:
             sender = self.protocol.sender
             if sender.idle:
                 self.protocol.release()
@@ -467,6 +468,11 @@ class Association(ServiceUser):
 
     def _seconds(self) -> float:
         return self.seconds()
+
+    def performed(self) -> None:
+        """An operation that we performed is answered."""
+        if self._releasing:
+            self._release_when_idle()
 
     def _operations_over(self) -> None:
         if self._releasing:

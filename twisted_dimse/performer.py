@@ -353,6 +353,7 @@ class Performer:
             raise
         if telemetry.subscribers:
             self._note_end(request, status)
+        self._association.performed()
 
     def _send(
         self,
