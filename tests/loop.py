@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from twisted_dimse import AssociationFactory, Handler, listen
 
-SECONDS = 30.0
+SECONDS = 90.0
 
 
 class Loop:

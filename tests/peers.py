@@ -31,7 +31,7 @@ import pytest
 import raw
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 30.0
+SECONDS = 90.0
 
 #: What brings each program.
 PACKAGES = {

@@ -38,7 +38,7 @@ PRIORITY, DATA_SET_TYPE, STATUS, COMMENT, AFFECTED_INSTANCE = 0x0700, 0x0800, 0x
 
 #: The contexts that most tests want: 1 for echo, 3 for images.
 ECHO_AND_STORE = ((1, VERIFICATION, (IMPLICIT,)), (3, SECONDARY_CAPTURE, (EXPLICIT,)))
-SECONDS = 15.0
+SECONDS = 60.0
 
 Context = tuple[int, str, Iterable[str]]
 

@@ -79,7 +79,7 @@ PEERS = {"echoscu", "storescu", "storescp", "dcmsend", "curl", "openssl"}
 WRITTEN_PORTS = ["11112", "11113", "2762", "8080"]
 A_PORT = re.compile(rf"\b({'|'.join(WRITTEN_PORTS)})\b")
 IMAGES = ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm"]
-SECONDS = 30
+SECONDS = 90
 ENDED_BY_SIGNAL = (0, 130, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 

@@ -22,7 +22,8 @@ from memory import (
     outcome,
     source,
 )
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
 from twisted.internet.defer import Deferred, fail, succeed
 
 from twisted_dimse import (
@@ -34,6 +35,7 @@ from twisted_dimse import (
     Peer,
     StatusError,
 )
+from twisted_dimse.datastream import BytesSource, as_source, encode_dataset
 from twisted_dimse.suboperations import Instances
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -964,3 +966,15 @@ def test_a_retrieve_ends_with_its_association_and_leaves_nothing_open(
     assert closed == [True]
     assert Tracked.open_files == 0
     assert not destination.factory.associations
+
+
+def test_a_stored_data_set_goes_on_as_what_it_is(world: World) -> None:
+    received: list[Any] = []
+    jpeg = "1.2.840.10008.1.2.4.50"
+    requestor, _ = world.associate(
+        Serving(store=lambda _request, dataset: received.append(dataset)),
+        contexts=[(CT, [jpeg])],
+    )
+    octets = encode_dataset(dcmread(str(get_testdata_file("CT_small.dcm"))), EXPLICIT)
+    world.result(requestor.store(BytesSource(CT, "1.2.3", jpeg, octets)))
+    assert as_source(received[0]).transfer_syntax == jpeg

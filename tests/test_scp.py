@@ -269,7 +269,7 @@ def refused_start(options: list[str], folder: Path) -> str:
         peers.TWISTD, "-n", "--pidfile=", "dimse-scp", *options,
         cwd=folder, preexec_fn=without_override, variables=with_modules_in(folder),
     )  # fmt: skip
-    status = running.wait(15)
+    status = running.wait(60)
     assert status == 1, running.said
     assert "Traceback" not in running.said
     (line,) = running.err

@@ -259,6 +259,15 @@ def decode_dataset(data: bytes | BinaryIO, transfer_syntax: str) -> Dataset:
     return dataset
 
 
+def set_transfer_syntax(dataset: Dataset, transfer_syntax: str) -> None:
+    """Note how a Dataset was encoded, as pydicom has it for one that was read from a file."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID
+
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
+
+
 def _inflate(data: bytes) -> bytes:
     try:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -18,8 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.logger import Logger
 
-from twisted_dimse.datastream import MAX_DATA_SET, CollectingSink, Sink, decode_dataset
-from twisted_dimse.dimse.command import CommandSet
+from twisted_dimse.datastream import (
+    MAX_DATA_SET,
+    CollectingSink,
+    Sink,
+    decode_dataset,
+    set_transfer_syntax,
+)
+from twisted_dimse.dimse.command import C_STORE_RQ, CommandSet
 from twisted_dimse.dimse.status import CANNOT_UNDERSTAND, UNRECOGNIZED_OPERATION
 from twisted_dimse.errors import StatusError
 from twisted_dimse.uids import VERIFICATION, storage_sop_classes
@@ -105,6 +111,9 @@ class Request:
                 self._dataset = decode_dataset(self._data, self.context.transfer_syntax)
             except ValueError as error:
                 raise StatusError(CANNOT_UNDERSTAND, str(error)) from error
+            if self.command["CommandField"] == C_STORE_RQ:
+                # So that its pixels can be looked at, and it goes on as what it is.
+                set_transfer_syntax(self._dataset, self.context.transfer_syntax)
         return self._dataset
 
     @property

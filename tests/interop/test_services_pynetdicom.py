@@ -61,7 +61,7 @@ pytestmark = pytest.mark.interop
 GRAYSCALE_PRINT = "1.2.840.10008.5.1.1.9"
 STUDY = f"{studies.ROOT}.1"
 ONE, OTHER = Reference(studies.CT, "1.2.1"), Reference(studies.CT, "1.2.9")
-SECONDS = 20
+SECONDS = 60
 
 
 @pytest.fixture(scope="module")

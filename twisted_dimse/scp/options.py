@@ -242,6 +242,8 @@ class Options(usage.Options):
         module, colon, name = text.partition(":")
         if not colon:
             raise usage.UsageError(f"--handler {text}: write MODULE:NAME")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
         try:
             found: Any = importlib.import_module(module)
             for part in name.split("."):
