@@ -110,12 +110,17 @@ def by_pynetdicom(port: int, batch: list[Image], _folder: Path) -> None:
     for sop_class, syntax in sorted({(image.sop_class, image.syntax) for image in batch}):
         entity.add_requested_context(sop_class, syntax)
     association = entity.associate("127.0.0.1", port)
-    assert association.is_established
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, image in enumerate(batch, 1):
             with suppress(AttributeError, NameError, ValueError):  # see NOT_SENT
-                association.send_c_store(pydicom.dcmread(image.path, force=True), number)
+                dataset = pydicom.dcmread(image.path, force=True)
+                # Now and then pynetdicom ends an association by itself: it gets another.
+                for _ in range(3):
+                    if not association.is_established:
+                        association = entity.associate("127.0.0.1", port)
+                    if "Status" in association.send_c_store(dataset, number):
+                        break
     association.release()
 
 
