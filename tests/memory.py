@@ -88,7 +88,9 @@ class Wire:
         receiver, sender = self.receiver, self.sender
         if receiver.lost:
             return self._reset()
-        if self.stalled or receiver.paused or receiver.disconnecting:
+        if self.stalled or receiver.disconnecting:
+            return False
+        if receiver.paused and not (receiver.leaks and self.waiting):
             return False
         if not self.waiting:
             if sender.lost:
@@ -122,7 +124,8 @@ class Wire:
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class End:
-    """The transport of one side."""
+    """The transport of one side. One that `leaks` delivers what it has although it is paused, as
+    TLS may do."""
 
     def __init__(self, link: Link, name: str) -> None:
         self.link = link
@@ -130,6 +133,7 @@ class End:
         self.protocol: Any = None
         self.out: Wire
         self.paused = False
+        self.leaks = False
         self.lost = False
         self.disconnecting = False
         self.aborting = False
@@ -608,6 +612,7 @@ class Tracked:
     """
 
     open_files: ClassVar[int] = 0
+    _kept: ClassVar[list[Any]] = []  # so that no file is closed by the collector
 
     def __init__(
         self,
@@ -637,6 +642,7 @@ class _File(io.BytesIO):
         super().__init__(source.data)
         self._fails_at = source.fails_at
         Tracked.open_files += 1
+        Tracked._kept.append(self)
 
     def readinto(self, buffer: Any) -> int:
         self._check(len(buffer))
@@ -653,6 +659,7 @@ class _File(io.BytesIO):
     def close(self) -> None:
         if not self.closed:
             Tracked.open_files -= 1
+            Tracked._kept.remove(self)
         super().close()
 
 

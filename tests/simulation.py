@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,6 @@ OPERATIONS: dict[str, Callable[[Any, int], Deferred[Any]]] = {
     "store broken": lambda association, number: association.store(
         Tracked(uid_of(number), 3000, fails_at=-1)
     ),
-    "store failing": lambda association, number: association.store(
-        Tracked(uid_of(number), 900_000, fails_at=500_000)
-    ),
     "store a stream": lambda association, number: association.store(
         Tracked(uid_of(number), 3000, seekable=False)
     ),
@@ -150,7 +147,7 @@ OPERATIONS: dict[str, Callable[[Any, int], Deferred[Any]]] = {
     "n_delete": lambda association, number: association.n_delete(STEP, uid_of(number)),
 }
 #: Those that an acceptor may ask too, with the roles that are negotiated here.
-OF_ACCEPTORS = ("echo", "store", "store some", "store much", "store failing", "n_event_report")
+OF_ACCEPTORS = ("echo", "store", "store some", "store much", "n_event_report")
 
 
 def _is_warning_of(result: Any, number: int) -> None:
@@ -234,7 +231,7 @@ BEHAVIOURS = (
     "aborts",
     "releases",
 )
-SINKS = ("collect", "collect", "file", "slow", "failing", "none")
+SINKS = ("collect", "file", "file", "slow", "failing", "none")
 
 
 class Player(Handler):
@@ -249,7 +246,10 @@ class Player(Handler):
 
     def play(self, request: Any, good: Any) -> Any:
         """An answer, or what comes instead of one. ``good`` is the right one."""
-        match self.behaviour:
+        behaviour = self.behaviour
+        if behaviour in ("aborts", "releases"):
+            self.behaviour = "at once"  # once is enough
+        match behaviour:
             case "later":
                 return self.simulation.wait(good)
             case "coroutine":
@@ -298,10 +298,19 @@ class Player(Handler):
             yield match
 
     def get(self, request: Any) -> Any:
-        number = 1000 * int(request.dataset.PatientID)
-        return self.play(request, [Tracked(uid_of(number + n), 100) for n in range(INSTANCES)])
+        return self.play(request, self._instances(1000 * int(request.dataset.PatientID)))
 
     move = get
+
+    def _instances(self, number: int) -> Iterator[Tracked]:
+        """Instances that know whether they are still wanted."""
+        self.simulation.generators += 1
+        try:
+            for _ in range(INSTANCES):
+                number += 1
+                yield Tracked(uid_of(number), 100)
+        finally:
+            self.simulation.generators -= 1
 
     def n_get(self, request: Any) -> Any:
         return self.play(request, marked(int(request.sop_instance_uid.rpartition(".")[2])))
@@ -326,17 +335,25 @@ class Sink:
         self._request = request
         self._kind = kind
         self._data = b""
+        self._wait: Deferred[None] | None = None
         self.ended: list[str] = []
         player.simulation.sinks.append(self)
 
     def write(self, data: Any) -> Any:
-        assert not self.ended
+        self._check()
         self._data += bytes(data)
         if self._kind == "failing" and len(self._data) > 200:
             raise OnPurpose
-        return self._player.simulation.wait(None) if self._kind == "slow" else None
+        if self._kind == "slow":
+            self._wait = self._player.simulation.wait(None)
+        return self._wait
+
+    def _check(self) -> None:
+        assert not self.ended, "it had ended"
+        assert self._wait is None or self._wait.called, "it was still at the slice before"
 
     def finish(self) -> Any:
+        self._check()
         self.ended.append("finish")
         return self._player.stored(self._request, self._data)
 
@@ -368,13 +385,15 @@ class Simulation(RuleBasedStateMachine):
         self.told: list[Association] = []
         self.events: list[Any] = []
         self.numbers = 0
+        self.generators = 0
+        self.ending = "calm"
         self._unsubscribe = telemetry.subscribe(self.events.append)
         Tracked.open_files = 0
         receiver = Player(self)
-        destination = self.world.serve(receiver)
+        self.destination = self.world.serve(receiver)
         self.players = [self.player, receiver]
         self.server = self.world.serve(
-            self.player, peers={"DEST": Peer("DEST", destination)}, window=8
+            self.player, peers={"DEST": Peer("DEST", self.destination)}, window=8
         )
 
     # for handlers
@@ -388,7 +407,7 @@ class Simulation(RuleBasedStateMachine):
     def keep(self, deferred: Deferred[Any]) -> None:
         """A Deferred that has to fire, with whatever."""
         self.kept.append(deferred)
-        deferred.addErrback(lambda failure: failure.trap(DimseError, CancelledError))
+        deferred.addErrback(lambda failure: failure.trap(DimseError, CancelledError) and None)
 
     # what there is
 
@@ -404,23 +423,47 @@ class Simulation(RuleBasedStateMachine):
     # connections
 
     @initialize(
-        window=st.sampled_from([None, 1, 3, 8]),
-        limit=st.sampled_from([60, 1000, 16384, 0]),
-        settled=st.booleans(),
+        window=st.sampled_from([8, None, 3]),
+        limit=st.sampled_from([16384, 60, 1000, 0]),
+        buffer=st.sampled_from([65536, 0, 500]),
+        leaks=st.booleans(),
+        unsettled=st.booleans(),
+        behaviour=st.sampled_from(BEHAVIOURS),
+        sink=st.sampled_from(SINKS),
+        ending=st.sampled_from(["calm", "calm", "frozen"]),
+        names=st.lists(st.sampled_from(list(OPERATIONS)), min_size=2, max_size=12),
     )
-    def begin(self, window: int | None, limit: int, settled: bool) -> None:
+    def begin(
+        self,
+        window: int | None,
+        limit: int,
+        buffer: int,
+        leaks: bool,
+        unsettled: bool,
+        behaviour: str,
+        sink: str,
+        ending: str,
+        names: list[str],
+    ) -> None:
+        self.behave(behaviour, sink, 0)
+        self.ending = ending
         for _ in range(self.begin_with):
-            self.connect(window, limit, 65536)
-        if settled:
-            self.world.run()
+            self.connect(window, limit, buffer, leaks, names)
+            while not (unsettled or self.connecting[-1].called):
+                self.world.link.turn()
 
-    @precondition(lambda self: len(self.world.links) < self.most_associations)
+    @precondition(lambda self: len(self.connecting) < self.most_associations)
     @rule(
-        window=st.sampled_from([None, 1, 3, 8]),
-        limit=st.sampled_from([60, 1000, 16384, 0]),
-        buffer=st.sampled_from([0, 500, 65536]),
+        window=st.sampled_from([8, None, 1, 3]),
+        limit=st.sampled_from([16384, 60, 1000, 0]),
+        buffer=st.sampled_from([65536, 0, 500]),
+        leaks=st.booleans(),
+        names=st.lists(st.sampled_from(list(OPERATIONS)), max_size=12),
     )
-    def connect(self, window: int | None, limit: int, buffer: int) -> None:
+    def connect(
+        self, window: int | None, limit: int, buffer: int, leaks: bool, names: list[str]
+    ) -> None:
+        """One more, that asks something as soon as it can."""
         connecting = self.world.connect(
             self.server,
             window=window,
@@ -431,36 +474,26 @@ class Simulation(RuleBasedStateMachine):
             timeouts=Timeouts(),
         )
         for end in self.world.link.ends:
-            end.buffer = buffer
+            end.buffer, end.leaks = buffer, leaks
         self.connecting.append(connecting)
+        connecting.addCallback(self._ask, names)
         connecting.addErrback(lambda failure: failure.trap(DimseError, CancelledError))
-
-    @precondition(lambda self: any(not one.called for one in self.connecting))
-    @rule()
-    def cancel_connect(self) -> None:
-        connecting = next(one for one in self.connecting if not one.called)
-        connecting.cancel()
-        assert connecting.called
 
     # operations
 
-    @precondition(lambda self: self.alive)
-    @rule(which=st.integers(0, 99), name=st.sampled_from(list(OPERATIONS)))
-    def ask(self, which: int, name: str) -> None:
-        association = self.alive[which % len(self.alive)]
-        if association.requestor or name in OF_ACCEPTORS:
-            self.numbers += 1
-            self.asked.append(Asked(association, name, self.numbers))
+    def _ask(self, association: Association, names: list[str]) -> None:
+        for name in names:
+            if association.requestor or name in OF_ACCEPTORS:
+                self.numbers += 1
+                self.asked.append(Asked(association, name, self.numbers))
 
     @precondition(lambda self: self.alive)
     @rule(
         which=st.integers(0, 99),
-        names=st.lists(st.sampled_from(list(OPERATIONS)), min_size=3, max_size=12),
+        names=st.lists(st.sampled_from(list(OPERATIONS)), min_size=1, max_size=12),
     )
-    def ask_many(self, which: int, names: list[str]) -> None:
-        for name in names:
-            if self.alive:
-                self.ask(which, name)
+    def ask(self, which: int, names: list[str]) -> None:
+        self._ask(self.alive[which % len(self.alive)], names)
 
     @precondition(lambda self: any(not one.results for one in self.asked))
     @rule(which=st.integers(0, 99), softly=st.booleans())
@@ -547,39 +580,38 @@ class Simulation(RuleBasedStateMachine):
 
     # ends
 
-    @precondition(lambda self: self.alive)
-    @rule(which=st.integers(0, 99))
-    def release(self, which: int) -> None:
-        self.keep(self.alive[which % len(self.alive)].release())
-
-    @precondition(lambda self: self.world.associations)
-    @rule(which=st.integers(0, 99))
-    def abort(self, which: int) -> None:
-        associations = self.world.associations
-        associations[which % len(associations)].abort()
-
-    @precondition(lambda self: self.links)
-    @rule(which=st.integers(0, 99))
-    def lose(self, which: int) -> None:
-        self.links[which % len(self.links)].lose()
-
-    @precondition(lambda self: self.links)
-    @rule(which=st.integers(0, 99), wire=st.integers(0, 1), octets=st.integers(0, 3000))
-    def break_at(self, which: int, wire: int, octets: int) -> None:
-        wire = self.links[which % len(self.links)].wires[wire]
-        wire.breaks_at = wire.delivered + octets
-
     @precondition(lambda self: self.links)
     @rule(
+        how=st.sampled_from(["release", "cancel", "abort", "fail", "lose", "break", *INTRUSIONS]),
         which=st.integers(0, 99),
         side=st.integers(0, 1),
-        what=st.sampled_from(list(INTRUSIONS)),
+        octets=st.integers(0, 3000),
     )
-    def intrude(self, which: int, side: int, what: str) -> None:
-        """A PDU that neither side has sent."""
-        wire = self.links[which % len(self.links)].wires[side]
-        if not wire.waiting and not wire.sender.lost and not wire.sender.disconnecting:
-            wire.put(INTRUSIONS[what])
+    def disturb(self, how: str, which: int, side: int, octets: int) -> None:
+        """Something that ends an association, in order or not."""
+        link = self.links[which % len(self.links)]
+        wire = link.wires[side]
+        association = link.ends[side].protocol.user
+        match how:
+            case "release":
+                if association.agreement:
+                    self.keep(association.release())
+            case "cancel":
+                for connecting in self.connecting:
+                    connecting.cancel()
+                    assert connecting.called
+            case "abort":
+                association.abort()
+            case "fail":  # a file that cannot be read to its end
+                broken = Tracked("1.2.0", 900_000, fails_at=500_000)
+                self.keep(association.store(broken, check=False))
+            case "lose":
+                link.lose()
+            case "break":
+                wire.breaks_at = wire.delivered + octets
+            case _:  # a PDU that neither side has sent
+                if not wire.waiting and not wire.sender.lost and not wire.sender.disconnecting:
+                    wire.put(INTRUSIONS[how])
 
     # --- what holds after each step
 
@@ -596,6 +628,8 @@ class Simulation(RuleBasedStateMachine):
             self._check_association(association)
         for sink in self.sinks:
             assert len(sink.ended) <= 1
+        if all(one.called for one in self.connecting) and not self.links:
+            assert not self.world.clock.getDelayedCalls(), "a timer is left"
 
     def _check_association(self, association: Association) -> None:
         outstanding = association._invocations.outstanding
@@ -621,14 +655,30 @@ class Simulation(RuleBasedStateMachine):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self) -> None:
-        """No more than time goes by: whoever waits gives up, and idle associations end."""
+        self.world.clock.threads_held = False
+        self.world.most = None
+        if self.ending == "calm":
+            self._calm_down()
+        for _ in range(20):  # whoever still waits gives up, and idle associations end
+            self.world.advance(5000)
+            if not self.links:
+                break
+        self.nothing_is_wrong()
+
+    def _calm_down(self) -> None:
+        """Everybody does what is due: then everything is answered, without waiting for time."""
         for link in self.world.links:
             for wire in link.wires:
                 wire.stalled = False
-        self.world.clock.threads_held = False
-        self.world.most = None
-        self.world.advance(5000)
-        self.nothing_is_wrong()
+        self.world.run()
+        while self.waits:
+            self.answer_all()
+            self.world.run()
+        assert all(one.called for one in self.connecting), "a connect is left without an answer"
+        unanswered = [one.name for one in self.asked if not one.results]
+        assert not unanswered, f"left without an answer: {unanswered}"
+        assert all(fired(one) for one in self.kept), "a release is left without an answer"
+        assert not self.destination.factory.associations, "a destination was left open"
 
     def _check_end(self) -> None:
         self.world.failures.clear()
@@ -640,6 +690,7 @@ class Simulation(RuleBasedStateMachine):
         assert all(fired(one) for one in self.kept), "a release never ended"
         assert all(len(sink.ended) == 1 for sink in self.sinks), "a sink was forgotten"
         assert Tracked.open_files == 0, "a source is open"
+        assert self.generators == 0, "an iterator is open"
         acceptors = [a for a in self.world.associations if not a.requestor and a.agreement]
         assert sorted(a.number for a in self.told) == sorted(a.number for a in acceptors)
         self._check_files()

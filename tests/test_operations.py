@@ -512,6 +512,7 @@ def test_what_is_numbered_but_not_yet_on_its_way_is_withdrawn(world: World, what
     world.run()
     assert [outcome(large).status, outcome(last).status] == [0, 0]
     assert Tracked.open_files == 0
+    assert world.result(requestor.release()) is None  # nothing is outstanding
 
 
 def test_a_store_under_way_goes_on_when_nobody_waits_for_it_any_more(world: World) -> None:
