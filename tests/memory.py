@@ -16,9 +16,9 @@ be stalled, cut into pieces of at most `World.most` octets, or break at any octe
 
 from __future__ import annotations
 
-import functools
 import gc
 import io
+import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Self
@@ -384,11 +384,15 @@ class Reactor(Clock):
         return due or bool(work)
 
 
-@functools.cache
+_worlds = itertools.count()
+
+
 def _freeze() -> None:
-    """Let the collector skip what is imported by now, so that each `check` has little to do."""
-    gc.collect()
-    gc.freeze()
+    """Let the collector skip what is there before a test, now and then, so that each `check` has
+    little to do."""
+    if next(_worlds) % 20 == 0:
+        gc.collect()
+        gc.freeze()
 
 
 class World:
