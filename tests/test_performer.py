@@ -337,7 +337,7 @@ def test_a_data_set_that_cannot_be_encoded_is_a_failure_too(world: World) -> Non
     world.logged(Exception)
 
 
-@pytest.mark.parametrize("given_", [12.5, object(), [1], ["no match"], [None]], ids=str)
+@pytest.mark.parametrize("given_", [12.5, ..., [1], ["no match"], [None]], ids=str)
 def test_matches_that_are_none_are_a_failure(world: World, given_: Any) -> None:
     requestor, _ = world.associate(Serving(find=lambda _: given_))
     assert status_of(world, ask(requestor, "find")) == 0xC000
