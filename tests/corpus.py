@@ -87,8 +87,8 @@ class Image:
 
     @property
     def uid(self) -> str:
-        """The SOP Instance UID by which a sender of files as they are calls it."""
-        return self.meta_uid or self.data_uid
+        """The SOP Instance UID by which `dimse store` calls it."""
+        return self.data_uid if _is_uid(self.data_uid) else self.meta_uid
 
     @cached_property
     def data(self) -> bytes:

@@ -215,7 +215,9 @@ def test_a_path_a_dataset_and_a_source_are_sources(tmp_path: Path) -> None:
     assert plain.open().read() == b"data"
 
 
-@pytest.mark.parametrize("nothing", [None, 7, object(), Dataset(), b"octets"], ids=lambda nothing: type(nothing).__name__)
+@pytest.mark.parametrize(
+    "nothing", [None, 7, object(), Dataset(), b"octets"], ids=lambda nothing: type(nothing).__name__
+)
 def test_anything_else_is_no_source(nothing: Any) -> None:
     with pytest.raises(TypeError):
         as_source(nothing)

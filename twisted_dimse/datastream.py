@@ -36,6 +36,7 @@ from twisted_dimse.uids import (
     IMPLEMENTATION_VERSION_NAME,
     IMPLICIT_VR_LITTLE_ENDIAN,
     UNCOMPRESSED_TRANSFER_SYNTAXES,
+    is_valid_uid,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ class FileSource:
     def of(cls, path: str | os.PathLike[str]) -> FileSource:
         """Read the header of a DICOM file, with or without file meta information.
 
-        Raises `NotDicom` where there is none, and `OSError`.
+        The SOP Class and Instance UID are those of the data set, which is what is sent; where
+        it has none that are valid, those of the file meta information. Raises `NotDicom` where
+        there is none, and `OSError`.
         """
         name = os.fspath(path)
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
@@ -135,11 +138,15 @@ class FileSource:
         syntax = _text(meta, 0x0010) or _guess_syntax(head[offset : offset + 12])
         if syntax is None:
             raise NotDicom(f"{name}: not a DICOM file")
-        sop_class, sop_instance = _text(meta, 0x0002), _text(meta, 0x0003)
-        if not (sop_class and sop_instance):
-            scan = _scan_file(name, offset, syntax)
-            sop_class = sop_class or scan.text(SOP_CLASS_UID)
-            sop_instance = sop_instance or scan.text(SOP_INSTANCE_UID)
+        scan = ElementScan(syntax, (SOP_CLASS_UID, SOP_INSTANCE_UID))
+        scan.feed(head[offset:])
+        if not scan.done:
+            _scan_file(scan, name, offset + len(head[offset:]))
+        sop_class, sop_instance = scan.text(SOP_CLASS_UID), scan.text(SOP_INSTANCE_UID)
+        if not is_valid_uid(sop_class):
+            sop_class = _text(meta, 0x0002) or sop_class
+        if not is_valid_uid(sop_instance):
+            sop_instance = _text(meta, 0x0003) or sop_instance
         if sop_class == _MEDIA_STORAGE_DIRECTORY:
             raise NotDicom(f"{name}: a DICOMDIR, which belongs to media and is never sent")
         if not (sop_class and sop_instance):
@@ -399,13 +406,11 @@ def _guess_syntax(start: bytes) -> str | None:
     return None
 
 
-def _scan_file(path: str, offset: int, transfer_syntax: str) -> ElementScan:
-    scan = ElementScan(transfer_syntax, (SOP_CLASS_UID, SOP_INSTANCE_UID))
+def _scan_file(scan: ElementScan, path: str, offset: int) -> None:
     with Path(path).open("rb") as file:
         file.seek(offset)
         while not scan.done and (data := file.read(1 << 16)):
             scan.feed(data)
-    return scan
 
 
 def _syntax_of(dataset: Any) -> str:

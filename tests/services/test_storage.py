@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory import CT, EXPLICIT, IMPLICIT, MR, Endpoint, Script, Serving, World, encoded
+import raw
+from memory import CT, EXPLICIT, IMPLICIT, MR, Endpoint, Script, Serving, World
 from pydicom.data import get_testdata_file
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -30,7 +31,8 @@ def file_source(number: int, sop_class: str = CT, syntax: str = EXPLICIT) -> Fil
 def written(folder: Path, number: int, sop_class: str = CT, syntax: str = EXPLICIT) -> str:
     path = folder / f"{number:04}.dcm"
     uid = f"1.2.{number}"
-    path.write_bytes(part10_header(sop_class, uid, syntax) + encoded(uid, 100))
+    data = raw.dataset(uid, 100, sop_class=sop_class)
+    path.write_bytes(part10_header(sop_class, uid, syntax) + data)
     return str(path)
 
 
