@@ -12,7 +12,7 @@ messages to its invoking half (`operations.ServiceUser`) and its performing half
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from typing import Protocol as Interface
 
@@ -47,14 +47,22 @@ from twisted_dimse.upperlayer.negotiation import AcceptedContext, Agreement, Win
 from twisted_dimse.upperlayer.provider import AbortIndication, Provider
 from twisted_dimse.upperlayer.state import State
 
-_numbers = itertools.count(1)
+_numbers: Iterator[int] = itertools.count(1)
 _log = Logger()
+
+
+def number_from(numbers: Iterator[int]) -> None:
+    """Number associations from now on by ``numbers``, as where processes share one log."""
+    global _numbers
+    _numbers = numbers
 
 
 class Decision(Interface):
     """Decides on association requests: calls `Association.accept` or `reject`, now or later."""
 
     def decide(self, association: Association, request: pdu.AssociateRQ) -> None: ...
+
+    def ended(self, association: Association) -> None: ...
 
     def forget(self, association: Association) -> None: ...
 
@@ -319,12 +327,20 @@ class Association(ServiceUser):
     def release_requested(self) -> None:
         self._released = True
         self.protocol.sender.pump()
-        self.protocol.sender.drained().addCallback(lambda _: self.protocol.answer_release())
+        self.protocol.sender.drained().addCallback(lambda _: self._answer_release())
 
     def release_confirmed(self) -> None:
         self._released = True
         # After a collision the requestor still owes its answer (PS3.8 9.2, Sta9 and Sta12).
+        self._answer_release()
+
+    def _answer_release(self) -> None:
         self.protocol.answer_release()
+        self._tell_decision()
+
+    def _tell_decision(self) -> None:
+        if self._decision is not None:
+            self._decision.ended(self)
 
     def association_ended(self, indication: AbortIndication) -> None:
         if self._released and indication.lost:
@@ -490,6 +506,7 @@ class Association(ServiceUser):
             return
         self._over = True
         self._reason = reason
+        self._tell_decision()
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
             incoming.abandon()

@@ -35,6 +35,24 @@ DEFAULT_WINDOW = 16
 _log = Logger()
 
 
+class Slots:
+    """How many associations there may be at once: at most ``most``."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def take(self) -> bool:
+        """Take a slot; False where there is none."""
+        if self._left <= 0:
+            return False
+        self._left -= 1
+        return True
+
+    def give(self) -> None:
+        """Give a slot back."""
+        self._left += 1
+
+
 class AssociationFactory(Factory):
     """Accepts associations and has a `Handler` serve them.
 
@@ -78,6 +96,8 @@ class AssociationFactory(Factory):
         self.authenticate = authenticate
         self.prefer = tuple(prefer)
         self.associations: set[Association] = set()
+        self.slots = Slots(max_associations)
+        self._holders: set[Association] = set()  # of a slot each
         self._reactor = reactor
         self._policies: dict[int, tuple[Handler, Policy]] = {}
         self._empty: list[Deferred[None]] = []
@@ -143,8 +163,14 @@ class AssociationFactory(Factory):
             answer, association, lambda known: self._authenticated(association, request, known)
         )
 
+    def ended(self, association: Association) -> None:
+        """The association is over, if not its connection: its slot is free."""
+        if association in self._holders:
+            self._holders.discard(association)
+            self.slots.give()
+
     def forget(self, association: Association) -> None:
-        """The association's transport is gone: its slot is free."""
+        """The association's transport is gone."""
         self.associations.discard(association)
         if not self.associations:
             waiting, self._empty = self._empty, []
@@ -158,8 +184,9 @@ class AssociationFactory(Factory):
     def _rejection(
         self, association: Association, request: pdu.AssociateRQ
     ) -> AssociationRejected | None:
-        if sum(other.alive for other in self.associations) > self.max_associations:
+        if not self.slots.take():
             return AssociationRejected(2, 3, 2)
+        self._holders.add(association)
         if request.application_context != APPLICATION_CONTEXT:
             return AssociationRejected(1, 1, 2)
         if self.require_called and request.called_ae_title != self.ae_title:

@@ -67,3 +67,16 @@ def test_numbers_go_on_after_a_restart(folder: str) -> None:
         "00000002.log",
         "00000003.log",
     ]
+
+
+def test_what_is_left_in_folders_below_is_gathered_and_then_forgotten(folder: str) -> None:
+    Journal(folder).append(["a"], durably=False)
+    for number, path in ((2, "b"), (3, "c")):
+        Journal(f"{folder}/{number}").append([path], durably=False)
+    journal = Journal(folder)
+    journal.gather()
+    assert Journal(folder).left_over() == ["a", "b", "c"]
+    journal.append(["d"], durably=False)
+    assert Journal(folder).left_over() == ["a", "b", "c", "d"]
+    journal.forget_all()
+    assert list(Path(folder).iterdir()) == []

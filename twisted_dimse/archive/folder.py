@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
+
+from twisted.internet.defer import Deferred
 
 from twisted_dimse.archive.index import Index, IndexUnusable
 from twisted_dimse.archive.journal import Journal
@@ -18,21 +23,43 @@ class CannotOpen(Exception):
     """The archive cannot be opened; the text names the option and what is wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of one process in an archive that several serve. ``number`` counts them from 1.
+    ``pending`` is told whether it has acknowledged what is not in the index yet; ``others`` fires
+    when what the others had acknowledged is, and fails with `OSError` where that takes too long.
+    """
+
+    number: int
+    pending: Callable[[bool], None]
+    others: Callable[[], Deferred[None]]
+
+
 class ArchiveFolder:
     """``DIR/instances``, ``DIR/journal``, ``DIR/lock`` and the index. One process at a time has it:
-    the lock goes with the process.
+    the lock goes with the process. With a ``part``, the process that started this one has it, and
+    its lock goes with the last of them all.
 
     ``database`` is a SQLAlchemy URL, by default a SQLite file in the folder. Raises `CannotOpen`.
     """
 
-    def __init__(self, directory: str, database: str | None = None) -> None:
+    def __init__(
+        self, directory: str, database: str | None = None, part: Part | None = None
+    ) -> None:
         self.directory = os.path.abspath(directory)
         self.instances = os.path.join(self.directory, "instances")
+        self.part = part
         self._lock = -1
         try:
             os.makedirs(self.instances, exist_ok=True)
-            self._take_lock()
-            self.journal = Journal(os.path.join(self.directory, "journal"))
+            journal = os.path.join(self.directory, "journal")
+            if part is None:
+                self._take_lock()
+                self.journal = Journal(journal)
+                self.journal.gather()
+            else:
+                first = part.number == 1
+                self.journal = Journal(journal if first else f"{journal}/{part.number}")
         except OSError as error:
             self.close()
             raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
@@ -43,6 +70,26 @@ class ArchiveFolder:
             self.close()
             name = f"--database {database}" if database else f"--directory {directory}: the index"
             raise CannotOpen(f"{name}: {error}") from error
+
+    @property
+    def lock(self) -> int:
+        """The descriptor of the lock: who inherits it has the folder too."""
+        return self._lock
+
+    @contextmanager
+    def indexing(self) -> Iterator[None]:
+        """Among several processes, one at a time adds to the index. Blocks; not for the reactor's
+        thread."""
+        if self.part is None:
+            yield
+            return
+        path = os.path.join(self.directory, "index.lock")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Let another process have the folder."""

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive import matching
-from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
+from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen, Part
 from twisted_dimse.archive.header import KEPT, Level
 from twisted_dimse.archive.indexer import Indexer
 from twisted_dimse.datastream import FileSource, Sink, decode_dataset
@@ -65,17 +65,23 @@ _log = Logger()
 class Archive:
     """A folder of instances at work: files, journal, index, and the threads that read and index.
 
-    ``database`` is a SQLAlchemy URL, by default a SQLite file in the folder; ``options`` go to
-    `services.files.InstanceFiles`. Raises `CannotOpen`.
+    ``database`` is a SQLAlchemy URL, by default a SQLite file in the folder; ``part`` is for one
+    process of several; ``options`` go to `services.files.InstanceFiles`. Raises `CannotOpen`.
     """
 
     def __init__(
-        self, directory: str, *, database: str | None = None, reactor: Any = None, **options: Any
+        self,
+        directory: str,
+        *,
+        database: str | None = None,
+        part: Part | None = None,
+        reactor: Any = None,
+        **options: Any,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self.reactor = reactor
-        self._folder = ArchiveFolder(directory, database)
+        self._folder = ArchiveFolder(directory, database, part)
         try:
             self.files = InstanceFiles(
                 directory,
@@ -85,7 +91,7 @@ class Archive:
                 reactor=reactor,
                 **options,
             )
-            self.partial = self.files.remove_partial()
+            self.partial = 0 if part else self.files.remove_partial()
         except OSError as error:
             self._folder.close()
             raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
@@ -105,6 +111,11 @@ class Archive:
         done.addBoth(self._closed)
         return done
 
+    @property
+    def lock(self) -> int:
+        """The descriptor of the folder's lock, for processes that serve a part."""
+        return self._folder.lock
+
     def stored(self, path: str) -> None:
         """An instance is filed under ``path``."""
         self.indexer.stored(self._folder.relative(path))
@@ -117,7 +128,11 @@ class Archive:
 
     def up_to_date(self) -> Deferred[None]:
         """Fires when what was stored before can be found; fails as `in_thread` does."""
-        return self.indexer.up_to_date().addErrback(_out_of_resources)
+        done = self.indexer.up_to_date()
+        part = self._folder.part
+        if part is not None:
+            done.addCallback(lambda _: part.others())
+        return done.addErrback(_out_of_resources)
 
     async def rows(self, statement: Any) -> AsyncGenerator[Any, None]:
         """The rows of a SELECT, once all that was stored before is indexed; fetched from the

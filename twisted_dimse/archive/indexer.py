@@ -48,12 +48,14 @@ class Indexer:
         self._askers: list[Deferred[None]] = []
         self._stopped = False
         self._noted = 0
+        self._tell_pending = folder.part.pending if folder.part else lambda _pending: None
 
     def start(self) -> int:
         """Take up what a crash left over; the number of those instances."""
         self._pool.start()
         left = self._journal.left_over()
         self._waiting += left
+        self._tell_pending(bool(left))
         if left:
             self._work()
         return len(left)
@@ -67,6 +69,7 @@ class Indexer:
 
     def stored(self, path: str) -> None:
         """An instance was acknowledged."""
+        self._tell_pending(True)
         self._noted += 1
         self._waiting.append(path)
         if len(self._waiting) >= _MANY:
@@ -106,6 +109,12 @@ class Indexer:
 
     def _add(self, batch: list[str], mark: int | None) -> None:
         """In the thread: read headers, add rows, forget the journal."""
+        with self._folder.indexing():  # headers too, for another may replace a file meanwhile
+            self._add_rows(batch)
+        if mark is not None:
+            self._journal.forget(mark)
+
+    def _add_rows(self, batch: list[str]) -> None:
         headers = []
         for path in batch:
             try:
@@ -118,14 +127,13 @@ class Indexer:
             headers.append(replace(header, path=path))
         for replaced in self._index.add(headers):
             _remove(self._folder.absolute(replaced))
-        if mark is not None:
-            self._journal.forget(mark)
 
     def _added(self, _result: None) -> None:
         self._running = None
         if self._waiting:
             self._work()
             return
+        self._tell_pending(False)
         askers, self._askers = self._askers, []
         for asked in askers:
             asked.callback(None)

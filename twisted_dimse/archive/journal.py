@@ -6,7 +6,8 @@ say what has to be indexed, so start-up takes a time that grows with them and no
     DIR/journal/00000001.log        one path a line, relative to DIR/instances
 
 A file is begun when the server starts and each time all is indexed; those before it are deleted
-once what they name is in the index.
+once what they name is in the index. Where several processes serve an archive, each but the first
+has a folder of its own below, DIR/journal/2 and so on.
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ class Journal:
             # A last line without its end was cut by a crash before it was acknowledged.
             paths += (line.decode("ascii", "replace") for line in lines[:-1] if line)
         return paths
+
+    def gather(self) -> None:
+        """Take over what is left in the folders below. Nobody may be writing there."""
+        with os.scandir(self._folder) as entries:
+            below = sorted(entry.path for entry in entries if entry.is_dir())
+        for folder in below:
+            for _, path in _files_in(folder):
+                self._number += 1
+                os.rename(path, self._path(self._number))
+            os.rmdir(folder)
 
     def append(self, paths: Sequence[str], *, durably: bool) -> None:
         """Note instances that are stored; on the disk before this returns, where ``durably``."""
@@ -112,5 +123,9 @@ class Journal:
         return os.path.join(self._folder, f"{number:08}.log")
 
     def _files(self) -> list[tuple[int, str]]:
-        names = (name for name in os.listdir(self._folder) if name.endswith(".log"))
-        return sorted((int(name[:-4]), os.path.join(self._folder, name)) for name in names)
+        return _files_in(self._folder)
+
+
+def _files_in(folder: str) -> list[tuple[int, str]]:
+    names = (name for name in os.listdir(folder) if name.endswith(".log"))
+    return sorted((int(name[:-4]), os.path.join(folder, name)) for name in names)
