@@ -44,6 +44,7 @@ class Operation:
         "data",
         "deferred",
         "disowned",
+        "field",
         "message",
         "message_id",
         "octets",
@@ -64,6 +65,7 @@ class Operation:
     ) -> None:
         self.context = context
         self.request = request
+        self.field: int = request["CommandField"]
         self.data = data
         self.result = result
         self.check = check
@@ -76,10 +78,6 @@ class Operation:
         self.deferred: Deferred[Any] | None = None  # once it is submitted
 
     @property
-    def field(self) -> int:
-        return int(self.request["CommandField"])
-
-    @property
     def name(self) -> str:
         return commands.REQUEST_NAMES[self.field]
 
@@ -89,9 +87,10 @@ class Operation:
 
     def end(self, result: Any) -> None:
         """Fire the Deferred, unless nobody waits for it any more."""
-        if not self.disowned and self.deferred is not None:
+        deferred, self.deferred = self.deferred, None
+        if not self.disowned and deferred is not None:
             self.disowned = True
-            self.deferred.callback(result)
+            deferred.callback(result)
 
 
 class Invoker:

@@ -104,15 +104,18 @@ class Sender:
 
     def pump(self) -> None:
         """Send what is queued, as far as the transport takes it."""
-        if not self.outgoing or self._waiting or self._transport is None:
+        queue = self.outgoing.queue
+        if not queue or self._waiting or self._transport is None:
             return
         if self._socket is None:
             self._push()
             return
         self._hand_on(self._gather())
-        if self.outgoing and not self._waiting:
+        if self._waiting:
+            return
+        if queue:
             self._wait()  # the rest in later turns, so that others have theirs
-        elif not self._waiting:
+        elif self._drained:
             self._fire_drained()
 
     def _pump_now(self) -> None:
@@ -139,7 +142,7 @@ class Sender:
     # --- with a plain socket
 
     def _hand_on(self, pieces: list[Buffer]) -> None:
-        size = sum(map(len, pieces))
+        size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         sent = self._send_now(pieces)
         self.octets += size
         if sent < size and self._transport is not None:

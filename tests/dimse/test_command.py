@@ -382,3 +382,33 @@ def test_a_damaged_command_set_is_a_command_set_or_a_violation(data: st.DataObje
         return
     assert isinstance(found.has_data_set, bool)
     assert found.name
+
+
+@given(st.data())
+def test_what_came_before_changes_nothing(data: st.DataObject) -> None:
+    first = command.encode(data.draw(command_sets))
+    second = data.draw(st.one_of(st.just(first), damaged(first)))
+    place = data.draw(st.integers(0, max(len(second) - 1, 0)))
+    third = second[:place] + data.draw(st.binary(min_size=2, max_size=2)) + second[place + 2 :]
+    command._known.clear()
+    found = [_decoded(octets) for octets in (first, second, third, second, first)]
+    for octets, warm in zip((first, second, third, second, first), found, strict=True):
+        command._known.clear()
+        assert _decoded(octets) == warm
+
+
+def test_only_the_message_id_of_a_repeated_command_set_is_read() -> None:
+    for message_id in (1, 2, 0xFFFF):
+        echo = {"AffectedSOPClassUID": "1.2.840.10008.1.1", "CommandField": 0x30}
+        found = command.decode(command.encode({**echo, "MessageID": message_id}))
+        assert (found.MessageID, found.AffectedSOPClassUID) == (message_id, "1.2.840.10008.1.1")
+        found["Priority"] = 1  # a caller's change is not what the next one finds
+    assert len(command._known) <= command._MOST_KNOWN
+    assert "Priority" not in command.decode(command.encode({**echo, "MessageID": 4}))
+
+
+def _decoded(octets: bytes) -> Any:
+    try:
+        return command.decode(octets)
+    except ProtocolViolation as violation:
+        return str(violation)

@@ -12,6 +12,7 @@ Values are ``str`` (UI, AE, LO), ``int`` (US, UL) and tuples of tags as ``int`` 
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
@@ -139,6 +140,52 @@ def decode(data: bytes | bytearray | memoryview) -> CommandSet:
     Raises `ProtocolViolation` for what is not a command set.
     """
     data = bytes(data)
+    if not _SHORTEST_KNOWN < len(data) < _LONGEST_KNOWN:
+        return _decode(data)
+    place = _PLACE if data[12:20] == _COMMAND_FIELD_HEADER else _PLACE + 8 + data[16]
+    rest = data[:place] + data[place + 2 :]
+    known = _known.get(rest)
+    if known is not None:
+        command = CommandSet(known[0])
+        command[known[1]] = data[place] | data[place + 1] << 8
+        return command
+    command = _decode(data)
+    _remember(data, place, rest, command)
+    return command
+
+
+# Command sets without an instance UID, of which a peer sends the same again and again but for
+# the message ID: what they were decoded to, and the keyword of that ID.
+_known: dict[bytes, tuple[CommandSet, str]] = {}
+_MOST_KNOWN = 128
+_SHORTEST_KNOWN, _LONGEST_KNOWN = 32, 112
+_PLACE = 12 + 10 + 8  # of the value of the message ID, where there is no SOP class UID
+_COMMAND_FIELD_HEADER = b"\x00\x00\x00\x01\x02\x00\x00\x00"
+_MESSAGE_ID_HEADERS = {
+    b"\x00\x00\x10\x01\x02\x00\x00\x00": "MessageID",
+    b"\x00\x00\x20\x01\x02\x00\x00\x00": "MessageIDBeingRespondedTo",
+}
+_SOP_CLASS_UIDS = (b"\x00\x00\x02\x00", b"\x00\x00\x03\x00")
+
+
+def _remember(data: bytes, place: int, rest: bytes, command: CommandSet) -> None:
+    """Keep a command set whose first elements stand where most have them."""
+    keyword = _MESSAGE_ID_HEADERS.get(data[place - 8 : place])
+    class_uid = data[12:16] in _SOP_CLASS_UIDS and data[17:20] == b"\x00\x00\x00"
+    if (
+        keyword is not None
+        and data[:8] == b"\x00\x00\x00\x00\x04\x00\x00\x00"
+        and (place == _PLACE or class_uid)
+        and data[place - 18 : place - 10] == _COMMAND_FIELD_HEADER
+        and data.count(data[place - 8 : place]) == 1
+        and "AffectedSOPInstanceUID" not in command
+    ):
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[rest] = CommandSet(command), keyword
+
+
+def _decode(data: bytes) -> CommandSet:
     command = CommandSet()
     offset, end = 0, len(data)
     unpack, decoders = _ELEMENT.unpack_from, _DECODERS
@@ -229,6 +276,13 @@ def _encode_uid(element: int) -> Callable[[str], bytes]:
     return encode_uid
 
 
+def _encode_class_uid(element: int) -> Callable[[str], bytes]:
+    """SOP classes are few, and each is named many times."""
+    encode_uid = _encode_uid(element)
+    remembered = functools.lru_cache(256)(encode_uid)
+    return lambda value: remembered(value) if len(value) <= 64 else encode_uid(value)
+
+
 def _encode_ae_title(element: int) -> Callable[[str], bytes]:
     def encode_ae_title(value: str) -> bytes:
         data = value.encode("latin-1")
@@ -312,6 +366,11 @@ _DECODER_OF_VR: dict[str, Callable[[bytes], Any]] = {
 }
 _ENCODERS = {
     keyword: _ENCODER_OF_VR[vr](element) for element, keyword, vr in ELEMENTS if vr != "US"
+}
+_ENCODERS |= {
+    keyword: _encode_class_uid(element)
+    for element, keyword, _vr in ELEMENTS
+    if keyword.endswith("SOPClassUID")
 }
 _DECODERS = {
     element: (keyword, vr == "US", _DECODER_OF_VR[vr]) for element, keyword, vr in ELEMENTS

@@ -38,7 +38,7 @@ class Invocations(Generic[Operation]):
 
     def submit(self, operation: Operation) -> None:
         """Begin an operation as soon as the window has room."""
-        if self.waiting or self._full:
+        if self.waiting or (self.outstanding and self._full):
             self.waiting.append(operation)
         else:
             self._start(operation)
