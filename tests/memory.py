@@ -345,8 +345,8 @@ class Serving(Handler):
 
 
 class Reactor(Clock):
-    """The clock, with the thread pool that files are synced in: its work is done in turns of the
-    reactor, or, while `threads_held`, not yet."""
+    """The clock, and every thread pool: their work is done in turns of the reactor, or, while
+    `threads_held`, not yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -355,6 +355,12 @@ class Reactor(Clock):
 
     def getThreadPool(self) -> Reactor:
         return self
+
+    def start(self) -> None:
+        """As a pool: it has no threads to start."""
+
+    def stop(self) -> None:
+        """As a pool: it has none to stop."""
 
     def callFromThread(self, function: Callable[..., object], *args: Any, **kw: Any) -> None:
         function(*args, **kw)

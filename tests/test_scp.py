@@ -526,7 +526,8 @@ def stored_with(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[list
             seconds = time.monotonic() - begun
             client.release()
         server.wait_for_line("released", after=since)
-        synced = [found[1] for line in server.out if (found := re.search(r"fsync (\S+)$", line))]
+        lines = server.out[since:]
+        synced = [found[1] for line in lines if (found := re.search(r"fsync (\S+)$", line))]
         return [os.path.relpath(path, server.directory) for path in synced], seconds
 
 
@@ -567,6 +568,16 @@ def test_a_handler_of_ones_own_serves_instead_of_the_archive(tmp_path: Path) -> 
             client.release()
         server.wait_for_line("PIXELS 64")
         assert not server.directory.exists()
+
+
+def test_a_second_server_without_an_index_is_refused_with_one_line_too(tmp_path: Path) -> None:
+    with serving("--store-only", directory=tmp_path / "archive") as server:
+        for mode in ([], ["--store-only"]):
+            second = Server(*mode, directory=server.directory)
+            assert second.wait() == 1
+            [line] = second.err
+            assert line.startswith("dimse-scp: --directory")
+            assert "another process is using this folder" in line
 
 
 def test_what_an_earlier_run_left_half_written_is_removed(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -32,30 +34,95 @@ def test_a_line_that_a_crash_cut_is_not_left_over(folder: str) -> None:
     assert Journal(folder).left_over() == ["a"]
 
 
-def test_what_is_indexed_is_forgotten_and_what_came_since_is_not(folder: str) -> None:
-    journal = Journal(folder)
-    journal.append(["a"], durably=False)
-    mark = journal.mark(1)
-    journal.append(["b"], durably=False)
-    assert mark is not None
-    journal.forget(mark)
-    assert Journal(folder).left_over() == ["b"]
-
-
-def test_there_is_no_mark_while_more_is_noted_than_is_known_of(folder: str) -> None:
+def test_nothing_is_forgotten_before_all_of_a_file_is_indexed(folder: str) -> None:
     journal = Journal(folder)
     journal.append(["a", "b"], durably=False)
-    assert journal.mark(1) is None
-    journal.take_back()
-    assert journal.mark(1) is not None
+    journal.forget(1)
+    journal.append(["c"], durably=False)
+    journal.forget(2)
+    assert Journal(folder).left_over() == ["a", "b", "c"]
 
 
-def test_what_a_crash_left_is_forgotten_with_the_first_mark(folder: str) -> None:
-    Journal(folder).append(["a"], durably=False)
+def test_when_all_is_indexed_no_file_is_left_and_the_next_line_begins_one(folder: str) -> None:
     journal = Journal(folder)
-    mark = journal.mark(0)
-    assert mark is not None
-    journal.forget(mark)
+    journal.append(["a", "b"], durably=False)
+    journal.forget(2)
+    assert list(Path(folder).iterdir()) == []
+    journal.append(["c"], durably=False)
+    assert Journal(folder).left_over() == ["c"]
+
+
+def test_a_full_file_goes_while_others_are_still_needed(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what a crash leaves does not grow with the time since the last pause."""
+    monkeypatch.setattr("twisted_dimse.archive.journal._LARGEST", 20)
+    journal = Journal(folder)
+    for number in range(100):
+        journal.append([f"{number:09}"], durably=False)
+        journal.forget(max(number - 5, 0))
+    left = Journal(folder).left_over()
+    assert left[-6:] == [f"{number:09}" for number in range(94, 100)]
+    assert len(left) < 10
+
+
+def test_what_was_not_stored_after_all_is_not_waited_for(folder: str) -> None:
+    journal = Journal(folder)
+    journal.append(["a", "b"], durably=False)
+    journal.take_back()
+    journal.forget(1)
+    assert list(Path(folder).iterdir()) == []
+
+
+def test_what_a_crash_left_is_forgotten_once_it_is_indexed(folder: str) -> None:
+    Journal(folder).append(["a", "b"], durably=False)
+    journal = Journal(folder)
+    assert journal.left_over() == ["a", "b"]
+    journal.append(["c"], durably=False)
+    journal.forget(1)
+    assert Journal(folder).left_over() == ["a", "b", "c"]
+    journal.forget(2)
+    assert Journal(folder).left_over() == ["c"]
+    journal.forget(3)
+    assert list(Path(folder).iterdir()) == []
+
+
+def test_a_line_that_did_not_fit_on_the_disk_does_not_spoil_the_next(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(folder)
+    journal.append(["1.2/1.3/1.4.dcm"], durably=True)
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(["1.2/1.3/1.5.dcm"], durably=True)
+    journal.append(["1.2/1.3/1.6.dcm"], durably=True)
+    assert journal.noted == 2
+    assert Journal(folder).left_over() == ["1.2/1.3/1.4.dcm", "1.2/1.3/1.6.dcm"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "fdatasync"])
+def test_after_a_failed_sync_another_file_is_begun(
+    folder: str, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """What the system kept of the first for the disk, and whether it has its name, is unknown."""
+
+    def fails(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    journal = Journal(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fails)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.append(["a"], durably=True)
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), real(fd)))
+    journal.append(["b"], durably=True)
+    assert synced
+    assert Journal(folder).left_over()[-1] == "b"
+    journal.forget(1)
     assert list(Path(folder).iterdir()) == []
 
 

@@ -486,32 +486,111 @@ def test_what_is_committed_is_not_synced(
     assert calls.of("rename") == [("rename", "instances/1.2.3/1.2.3.4/1.2.9.dcm")]
 
 
-@pytest.mark.parametrize("what", ["octets", "folder"])
-def test_a_sync_that_fails_is_out_of_resources_for_those_concerned(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    _, handler = filing(world, tmp_path, durability="sync")
-    requestor, _ = world.associate(handler, window=4)
-    seen = 0
-
-    def when(descriptor: int) -> bool:
-        nonlocal seen
-        folder = os.path.isdir(f"/proc/self/fd/{descriptor}")
-        seen += not folder
-        return folder if what == "folder" else seen == 2 and not folder
-
-    failing(monkeypatch, "fsync", BROKEN, when)
+def held_together(world: World, requestor: Any, *sources: Any) -> list[int]:
+    """The status of each, where all but the first are synced as one group."""
     world.clock.threads_held = True
-    storing = [requestor.store(source(f"1.2.{n}"), check=False) for n in range(3)]
+    storing = [requestor.store(one, check=False) for one in sources]
     world.run()
     world.clock.threads_held = False
     world.run()
-    statuses = [outcome(one).status for one in storing]
-    assert statuses == ([0xA700] * 3 if what == "folder" else [0, 0xA700, 0])
+    return [outcome(one).status for one in storing]
+
+
+def series(number: int) -> BytesSource:
+    return instance(f"1.2.{number}", series=f"1.2.3.{number}")
+
+
+def test_octets_that_cannot_be_synced_hurt_no_other_file_of_their_group(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, handler = filing(world, tmp_path, durability="sync")
+    requestor, _ = world.associate(handler, window=4)
+    files = 0
+
+    def when(descriptor: int) -> bool:
+        nonlocal files
+        folder = os.path.isdir(f"/proc/self/fd/{descriptor}")
+        files += not folder
+        return files == 3 and not folder
+
+    failing(monkeypatch, "fsync", BROKEN, when)
+    statuses = held_together(world, requestor, *map(series, range(4)))
+    assert statuses == [0, 0, 0xA700, 0]
+    assert [path[-5] for path in received(tmp_path)] == ["0", "1", "3"]
+    assert (incoming(tmp_path), open_files(tmp_path)) == ([], [])
+
+
+@pytest.mark.parametrize("rule", ON_DUPLICATE)
+def test_a_folder_that_cannot_be_synced_hurts_only_what_is_new_in_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    recorded: list[str] = []
+    unplaced: list[str] = []
+    _, handler = filing(
+        world, tmp_path, durability="sync", on_duplicate=rule,
+        record=recorded.extend, unplaced=unplaced.append,
+    )  # fmt: skip
+    requestor, _ = world.associate(handler, window=4)
+    assert stored(world, requestor, *map(series, range(4))) == [0] * 4
+    failing(
+        monkeypatch, "fsync", BROKEN,
+        lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}").endswith("1.2.3.2"),
+    )  # fmt: skip
+    del recorded[:]
+    more = [instance(f"1.2.9{number}", series=f"1.2.3.{number}") for number in range(4)]
+    assert held_together(world, requestor, *more) == [0, 0, 0xA700, 0]
+    assert "1.2.3/1.2.3.2/1.2.92.dcm" not in received(tmp_path)
+    assert len(received(tmp_path)) == 7
+    assert (len(recorded), [path[-10:] for path in unplaced]) == (4, ["1.2.92.dcm"])
+    assert (incoming(tmp_path), open_files(tmp_path)) == ([], [])
+    assert len(world.lines("an instance was not stored")) == 1
+
+
+@pytest.mark.parametrize("rule", ["replace", "keep"])
+def test_what_was_there_is_there_again_when_its_folder_cannot_be_synced(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    _, handler = filing(world, tmp_path, durability="sync", on_duplicate=rule)
+    requestor, _ = world.associate(handler)
+    assert stored(world, requestor, instance("1.2.9", text="first")) == [0]
+    (name,) = received(tmp_path)
+    before = (tmp_path / "instances" / name).read_bytes()
+    with monkeypatch.context() as patch:
+        failing(patch, "fsync", BROKEN, lambda fd: os.path.isdir(f"/proc/self/fd/{fd}"))
+        assert stored(world, requestor, instance("1.2.9", text="second")) == [0xA700]
+    assert (tmp_path / "instances" / name).read_bytes() == before
+    assert (received(tmp_path), incoming(tmp_path)) == ([name], [])
+    assert stored(world, requestor, instance("1.2.9", text="third")) == [0]
+    kept = dcmread(tmp_path / "instances" / name).PatientComments
+    assert kept == ("third" if rule == "replace" else "first")
     assert incoming(tmp_path) == []
-    assert open_files(tmp_path) == []
-    if what == "octets":
-        assert [name[-5:-4] for name in received(tmp_path)] == ["0", "2"]
+
+
+def test_a_folder_that_failed_once_is_synced_with_those_above_it_the_next_time(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, handler = filing(world, tmp_path, durability="sync")
+    requestor, _ = world.associate(handler)
+    with monkeypatch.context() as patch:
+        failing(patch, "fsync", BROKEN, lambda fd: os.path.isdir(f"/proc/self/fd/{fd}"))
+        assert stored(world, requestor, source("1.2.9")) == [0xA700]
+    calls = Calls(monkeypatch, tmp_path)
+    assert stored(world, requestor, source("1.2.10")) == [0]
+    assert [path for _, path in calls.of("fsync")] == [
+        "partial", "instances/1.2.3/1.2.3.4", "instances/1.2.3", "instances",
+    ]  # fmt: skip
+
+
+def test_where_nothing_has_two_names_an_instance_is_replaced_all_the_same(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, handler = filing(world, tmp_path, durability="sync")
+    requestor, _ = world.associate(handler)
+    assert stored(world, requestor, instance("1.2.9", text="first")) == [0]
+    failing(monkeypatch, "link", OSError(errno.EPERM, "Operation not permitted"), lambda *_: True)
+    assert stored(world, requestor, instance("1.2.9", text="second")) == [0]
+    (name,) = received(tmp_path)
+    assert dcmread(tmp_path / "instances" / name).PatientComments == "second"
 
 
 def test_filing_goes_on_when_the_sender_is_gone(world: World, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_dimse.archive.index import Index, IndexUnusable
 from twisted_dimse.archive.journal import Journal
+from twisted_dimse.services.files import lock_folder
 
 
 class CannotOpen(Exception):
@@ -54,7 +55,7 @@ class ArchiveFolder:
             os.makedirs(self.instances, exist_ok=True)
             journal = os.path.join(self.directory, "journal")
             if part is None:
-                self._take_lock()
+                self._lock = lock_folder(self.directory)
                 self.journal = Journal(journal)
                 self.journal.gather()
             else:
@@ -116,11 +117,3 @@ class ArchiveFolder:
         self.journal.close()
         self.index.close()
         self.close()
-
-    def _take_lock(self) -> None:
-        path = os.path.join(self.directory, "lock")
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(error.errno, "another process is using this archive") from None

@@ -103,6 +103,12 @@ class Archive:
     def start(self) -> int:
         """Begin to work; the number of instances that a crash left to be indexed."""
         self._readers.start()
+        if self.index.is_new and os.listdir(self._folder.instances):
+            _log.warn(
+                "the index is new, and there are instances that it does not know: to have them"
+                " found, stop the server and run: dimse archive verify --directory {directory}",
+                directory=self._folder.directory,
+            )
         return self.indexer.start()
 
     def close(self) -> Deferred[None]:

@@ -8,6 +8,8 @@ called in threads, never in the reactor's.
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,6 +34,7 @@ from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 _ISSUER = 0x00100021
 _MANY = 500  # values in one IN
+_BUSY_TIMEOUT = 10_000  # milliseconds that SQLite waits for another writer
 
 
 class IndexUnusable(Exception):
@@ -43,16 +46,20 @@ class Index:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.is_new = False  # whether `open` made its tables
 
     @classmethod
     def open(cls, url: str) -> Index:
         """Open or create the database. Raises `IndexUnusable`."""
         try:
-            engine = sa.create_engine(url)
+            # What lay idle while the server behind it was started anew is noticed and replaced.
+            engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
             if engine.dialect.name == "sqlite":
                 sa.event.listen(engine, "connect", _set_up_sqlite)
             index = cls(engine)
             index._check_version()
+            if engine.dialect.name == "sqlite":
+                _watch_file(engine)
         except IndexUnusable:
             raise
         except (sa.exc.SQLAlchemyError, ImportError, ValueError, OSError) as error:
@@ -64,19 +71,29 @@ class Index:
         self._engine.dispose()
 
     def _check_version(self) -> None:
+        """Make the tables, or bring those of an older version up to date, all or nothing."""
         with self._engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            found = connection.scalar(
-                sa.select(schema.info.c.value).where(schema.info.c.key == "version")
-            )
-            if found is None:
-                connection.execute(
-                    schema.info.insert().values(key="version", value=str(schema.VERSION))
-                )
-            elif int(found) != schema.VERSION:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # which Python leaves out before DDL
+            table = schema.info
+            if not sa.inspect(connection).has_table(table.name):
+                schema.metadata.create_all(connection)
+                row = {"key": "version", "value": str(schema.VERSION)}
+                connection.execute(table.insert(), [row])
+                self.is_new = True
+                return
+            is_version = table.c.key == "version"
+            found = int(connection.scalar(sa.select(table.c.value).where(is_version)) or 0)
+            if found > schema.VERSION:
                 raise IndexUnusable(
-                    f"the database is of version {found}, this program knows {schema.VERSION}"
+                    f"the database is of version {found}, and this program knows those up to"
+                    f" {schema.VERSION}: use a newer one"
                 )
+            for version in range(found + 1, schema.VERSION + 1):
+                schema.MIGRATIONS[version](connection)
+            if found < schema.VERSION:
+                now = str(schema.VERSION)
+                connection.execute(table.update().where(is_version).values(value=now))
 
     # --- writing
 
@@ -162,9 +179,39 @@ class Index:
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     """Readers beside one writer; a commit is on the disk when it returns."""
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in (
+        f"busy_timeout={_BUSY_TIMEOUT}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"
+    ):  # fmt: skip
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _watch_file(engine: Engine) -> None:
+    """Have nothing written to, or read from, a file that bears the database's name no longer, and
+    no empty one made in its place: `sqlalchemy.exc.OperationalError` until it is there again."""
+    path = engine.url.database
+    if not path or path == ":memory:" or path.startswith("file:"):
+        return
+
+    def connecting(*_: object) -> None:
+        if not os.path.exists(path):
+            raise sqlite3.OperationalError(f"there is no file {path} any more")
+
+    def connected(_connection: object, record: Any) -> None:
+        record.info["file"] = os.stat(path).st_ino
+
+    def taken(_connection: object, record: Any, _proxy: object) -> None:
+        try:
+            same = os.stat(path).st_ino == record.info["file"]
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise sa.exc.DisconnectionError
+
+    engine.dispose()  # connections that were made before
+    sa.event.listen(engine, "do_connect", connecting)
+    sa.event.listen(engine, "connect", connected)
+    sa.event.listen(engine, "checkout", taken)
 
 
 def _parts(values: Iterable[str]) -> Iterator[list[str]]:

@@ -11,9 +11,11 @@ asks to be `up_to_date`, which fires when all that was acknowledged before it ca
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import sqlalchemy as sa
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -47,7 +49,8 @@ class Indexer:
         self._timer: Any = None
         self._askers: list[Deferred[None]] = []
         self._stopped = False
-        self._noted = 0
+        self._failing = False
+        self._indexed = 0  # as `Journal.noted` counts
         self._tell_pending = folder.part.pending if folder.part else lambda _pending: None
 
     def start(self) -> int:
@@ -70,9 +73,8 @@ class Indexer:
     def stored(self, path: str) -> None:
         """An instance was acknowledged."""
         self._tell_pending(True)
-        self._noted += 1
         self._waiting.append(path)
-        if len(self._waiting) >= _MANY:
+        if len(self._waiting) >= _MANY and not self._failing:
             self._work()
         elif self._timer is None:
             self._timer = self._reactor.callLater(_PAUSE, self._look, len(self._waiting))
@@ -103,33 +105,52 @@ class Indexer:
         if self._running is not None or not self._waiting:
             return
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-        mark = self._journal.mark(self._noted) if not self._waiting else None
-        self._running = deferToThreadPool(self._reactor, self._pool, self._add, batch, mark)
-        self._running.addCallbacks(self._added, self._not_added, errbackArgs=(batch,))
+        indexed = self._indexed + len(batch)
+        self._running = deferToThreadPool(self._reactor, self._pool, self._add, batch, indexed)
+        self._running.addCallbacks(self._added, self._not_added, (indexed,), {}, (batch,))
 
-    def _add(self, batch: list[str], mark: int | None) -> None:
+    def _add(self, batch: list[str], indexed: int) -> None:
         """In the thread: read headers, add rows, forget the journal."""
         with self._folder.indexing():  # headers too, for another may replace a file meanwhile
-            self._add_rows(batch)
-        if mark is not None:
-            self._journal.forget(mark)
+            for replaced in self._add_rows(list(self._headers(batch))):
+                _remove(self._folder.absolute(replaced))
+        try:
+            self._journal.forget(indexed)
+        except OSError as error:
+            _log.warn("the journal grows, it cannot be removed: {error}", error=error)
 
-    def _add_rows(self, batch: list[str]) -> None:
-        headers = []
+    def _headers(self, batch: list[str]) -> Iterator[InstanceHeader]:
         for path in batch:
             try:
-                header = InstanceHeader.read(self._folder.absolute(path))
+                yield replace(InstanceHeader.read(self._folder.absolute(path)), path=path)
             except FileNotFoundError:
                 continue  # replaced or deleted meanwhile
+            except OSError:
+                raise
             except Unindexable as error:
                 _log.warn("not indexed: {error}", error=error)
-                continue
-            headers.append(replace(header, path=path))
-        for replaced in self._index.add(headers):
-            _remove(self._folder.absolute(replaced))
+            except Exception as error:
+                _say_not_indexed(path, error)
 
-    def _added(self, _result: None) -> None:
+    def _add_rows(self, headers: list[InstanceHeader]) -> list[str]:
+        """Add rows for all that can have one: one instance must not keep others from being found.
+        The paths of what was replaced and lies elsewhere."""
+        try:
+            return self._index.add(headers)
+        except Exception as error:
+            if _is_of_the_database(error):
+                raise
+            if len(headers) > 1:
+                return [path for header in headers for path in self._add_rows([header])]
+            _say_not_indexed(headers[0].path, error)
+            return []
+
+    def _added(self, _result: None, indexed: int) -> None:
         self._running = None
+        self._indexed = indexed
+        if self._failing:
+            self._failing = False
+            _log.info("indexing goes on")
         if self._waiting:
             self._work()
             return
@@ -142,7 +163,14 @@ class Indexer:
         """The database is gone, or locked: what waits stays in the journal, and is tried again."""
         self._running = None
         self._waiting[:0] = batch
-        _log.error("indexing failed, will be tried again: {error}", error=failure.value)
+        if not self._failing:
+            self._failing = True
+            text = " ".join(str(getattr(failure.value, "orig", None) or failure.value).split())
+            _log.error(
+                "indexing failed, and is tried again every {seconds:g} s: {text}",
+                seconds=_RETRY,
+                text=text,
+            )
         askers, self._askers = self._askers, []
         for asked in askers:
             asked.errback(failure)
@@ -156,6 +184,20 @@ class Indexer:
         self._pool.stop()
         self._journal.close()
         self._index.close()
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    """Whether it is the database that fails, or the disk, and not the values of an instance."""
+    if isinstance(error, sa.exc.DataError | sa.exc.IntegrityError):
+        return False
+    return isinstance(error, sa.exc.DBAPIError | sa.exc.TimeoutError | OSError)
+
+
+def _say_not_indexed(path: str, error: Exception) -> None:
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    _log.error(
+        "not indexed: {path}: {kind}: {text}", path=path, kind=type(error).__name__, text=text
+    )
 
 
 def _remove(path: str) -> None:

@@ -5,9 +5,11 @@ say what has to be indexed, so start-up takes a time that grows with them and no
 
     DIR/journal/00000001.log        one path a line, relative to DIR/instances
 
-A file is begun when the server starts and each time all is indexed; those before it are deleted
-once what they name is in the index. Where several processes serve an archive, each but the first
-has a folder of its own below, DIR/journal/2 and so on.
+The lines have an order, and instances are indexed in that order, so a number says how far that has
+come. A file is begun when the server starts, when one is large, after one that could not be written
+to, and each time all is indexed; it is deleted once all that it names is in the index. Where
+several processes serve an archive, each but the first has a folder of its own below, DIR/journal/2
+and so on.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ import errno
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from twisted_dimse.services.syncing import sync_folder
 
-_LARGEST = 4 << 20  # octets of one file before the next is begun
+_LARGEST = 1 << 20  # octets of one file before the next is begun
 
 
 class Journal:
-    """Appends lines, durably if asked to; from any thread. `noted` counts them.
+    """Appends lines, durably if asked to; from any thread.
 
-    Raises `OSError` where the folder cannot be made or written to.
+    `noted` counts them: those that an earlier run left over, from `left_over` on, and those of this
+    run. Raises `OSError` where the folder cannot be made or written to.
     """
 
     def __init__(self, folder: str) -> None:
@@ -36,15 +40,19 @@ class Journal:
         self._size = 0
         self._lock = threading.Lock()
         self.noted = 0
+        self._ends: dict[str, int] = {}  # of the files that are full: what was noted up to there
 
     def left_over(self) -> list[str]:
-        """The paths that an earlier run acknowledged and may not have indexed, oldest first."""
+        """The paths that an earlier run acknowledged and may not have indexed, oldest first. To be
+        asked once, before anything is appended."""
         paths: list[str] = []
         for _, path in self._files():
             with open(path, "rb") as file:
                 lines = file.read().split(b"\n")
             # A last line without its end was cut by a crash before it was acknowledged.
             paths += (line.decode("ascii", "replace") for line in lines[:-1] if line)
+            self._ends[path] = len(paths)
+        self.noted = len(paths)
         return paths
 
     def gather(self) -> None:
@@ -55,12 +63,19 @@ class Journal:
             for _, path in _files_in(folder):
                 self._number += 1
                 os.rename(path, self._path(self._number))
+        if below:
+            sync_folder(self._folder)  # the new names, before the old folders go
+        for folder in below:
             os.rmdir(folder)
 
     def append(self, paths: Sequence[str], *, durably: bool) -> None:
         """Note instances that are stored; on the disk before this returns, where ``durably``."""
         with self._lock:
-            self._append(paths, durably)
+            try:
+                self._append(paths, durably)
+            except OSError:
+                self._close()  # there may be half a line, and what it kept for the disk is unknown
+                raise
             self.noted += len(paths)
 
     def _append(self, paths: Sequence[str], durably: bool) -> None:
@@ -75,30 +90,27 @@ class Journal:
             os.fdatasync(self._descriptor)
 
     def take_back(self) -> None:
-        """One of those noted was not stored after all."""
+        """One of those noted last was not stored after all."""
         with self._lock:
             self.noted -= 1
 
-    def mark(self, noted: int) -> int | None:
-        """Begin a new file; what is noted so far lies in those up to the number returned. None
-        where more was `noted` meanwhile than the caller knows of."""
+    def forget(self, indexed: int) -> None:
+        """The first ``indexed`` of those that were `noted` are in the index."""
         with self._lock:
-            if noted != self.noted:
-                return None
-            self._close()
-            return self._number
-
-    def forget(self, mark: int) -> None:
-        """Everything noted before ``mark`` is in the index."""
-        for number, path in self._files():
-            if number <= mark:
-                os.unlink(path)
+            if indexed == self.noted:
+                self._close()
+            for path in [path for path, end in self._ends.items() if end <= indexed]:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+                del self._ends[path]
 
     def forget_all(self) -> None:
         """Everything that was ever noted is in the index."""
         with self._lock:
             self._close()
-            self.forget(self._number)
+            for _, path in self._files():
+                os.unlink(path)
+            self._ends.clear()
 
     def close(self) -> None:
         """No more is noted."""
@@ -113,10 +125,12 @@ class Journal:
         self._size = 0
         if durably:
             sync_folder(self._folder)
+            sync_folder(os.path.dirname(self._folder))
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
+            self._ends[self._path(self._number)] = self.noted
             os.close(descriptor)
 
     def _path(self, number: int) -> str:

@@ -1,10 +1,13 @@
 """The tables of the index: a row for each patient, study, series and instance.
 
 `header` columns hold the attributes of a level as `header.InstanceHeader.dataset` encodes them;
-the other columns are there to be searched. `VERSION` counts the changes of this file.
+the other columns are there to be searched. `VERSION` counts the changes of this file, and
+`MIGRATIONS` has one for each.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from sqlalchemy import (
     BigInteger,
@@ -18,8 +21,13 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.engine import Connection
 
 VERSION = 1
+
+# What brings a database of the version before to a version. `Index.open` runs those that are
+# missing, in one transaction; a new database has it all from the tables below.
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
 
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer, "sqlite")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -20,7 +22,7 @@ from twisted_dimse.peer import in_words
 from twisted_dimse.scp.logs import JSONLines
 from twisted_dimse.scp.options import DEFAULT_LISTEN, Options
 from twisted_dimse.server import AssociationFactory
-from twisted_dimse.services.files import InstanceFiles
+from twisted_dimse.services.files import InstanceFiles, lock_folder
 from twisted_dimse.services.storage import FilingHandler
 
 # Seconds from an A-ABORT at the end to the end of the connection.
@@ -140,6 +142,7 @@ class SCPService(Service):
         directory = self._options["directory"]
         try:
             files = InstanceFiles(directory, **filing)
+            self._close = partial(os.close, lock_folder(files.directory))
             left = files.remove_partial()
         except OSError as error:
             raise CannotStart(f"--directory {directory}: {_why_not(error)}") from None

@@ -13,6 +13,7 @@ its final name. Only a UID that is one becomes part of a path.
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from twisted_dimse.dimse.status import (
 from twisted_dimse.elements import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, ElementScan
 from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Request
-from twisted_dimse.services.syncing import Complete, GroupSync
+from twisted_dimse.services.syncing import Complete, GroupSync, sync_up
 from twisted_dimse.uids import is_valid_uid
 
 DURABILITIES = ("commit", "sync")
@@ -87,6 +88,8 @@ class InstanceFiles:
         os.makedirs(self.incoming, exist_ok=True)
         os.makedirs(self.instances, exist_ok=True)
         self._check_writable()
+        if durability == "sync":
+            sync_up(self.directory)
 
     def sink(self, request: Request, stored: Callable[[str], None] | None = None) -> InstanceSink:
         """A sink for one C-STORE; ``stored`` is called with the path before success is answered.
@@ -163,6 +166,18 @@ class InstanceFiles:
         path = self.partial_path()
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
         os.unlink(path)
+
+
+def lock_folder(directory: str) -> int:
+    """Have the folder of a server for this process alone: a descriptor, which holds it until it is
+    closed. Raises `OSError`, also where another process has it."""
+    descriptor = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OSError(error.errno, "another process is using this folder") from None
+    return descriptor
 
 
 class InstanceSink:
