@@ -40,6 +40,7 @@ from twisted_dimse import (
     DimseError,
     Handler,
     Peer,
+    ProtocolViolation,
     Response,
     RetrieveOutcome,
     StatusError,
@@ -79,7 +80,8 @@ class Asked:
         self.association = association
         self.name = name
         self.number = number
-        self.cancelled = False
+        self.cancelled = False  # its Deferred was
+        self.called_off = False  # in either way
         self.results: list[Any] = []
         self.deferred: Deferred[Any] = OPERATIONS[name](association, number)
         self.deferred.addBoth(self.results.append)
@@ -146,6 +148,8 @@ OPERATIONS: dict[str, Callable[[Any, int], Deferred[Any]]] = {
     ),
     "n_delete": lambda association, number: association.n_delete(STEP, uid_of(number)),
 }
+#: Those that C-CANCEL is for.
+QUERIES = ("find", "find each", "find two", "get", "move")
 #: Those that an acceptor may ask too, with the roles that are negotiated here.
 OF_ACCEPTORS = ("echo", "store", "store some", "store much", "n_event_report")
 
@@ -286,31 +290,42 @@ class Player(Handler):
         return self.play(request, warning_of(number))
 
     def find(self, request: Any) -> Any:
+        self.simulation.requests.append(request)
         number = int(request.dataset.PatientID)
         matches = [marked(number) for _ in range(MATCHES)]
         if self.behaviour == "coroutine":
-            return self._matches(matches)
+            return self._kept(self._matches(matches))
         return self.play(request, matches)
 
+    def _kept(self, iterator: Any) -> Any:
+        """An iterator that the collector does not close."""
+        self.simulation.iterators.append(iterator)
+        return iterator
+
     async def _matches(self, matches: list[Dataset]) -> Any:
-        for match in matches:
-            await self.simulation.wait(None)
-            yield match
+        self.simulation.open_iterators += 1
+        try:
+            for match in matches:
+                await self.simulation.wait(None)
+                yield match
+        finally:
+            self.simulation.open_iterators -= 1
 
     def get(self, request: Any) -> Any:
-        return self.play(request, self._instances(1000 * int(request.dataset.PatientID)))
+        self.simulation.requests.append(request)
+        instances = self._instances(1000 * int(request.dataset.PatientID))
+        return self.play(request, self._kept(instances))
 
     move = get
 
     def _instances(self, number: int) -> Iterator[Tracked]:
-        """Instances that know whether they are still wanted."""
-        self.simulation.generators += 1
+        self.simulation.open_iterators += 1
         try:
             for _ in range(INSTANCES):
                 number += 1
                 yield Tracked(uid_of(number), 100)
         finally:
-            self.simulation.generators -= 1
+            self.simulation.open_iterators -= 1
 
     def n_get(self, request: Any) -> Any:
         return self.play(request, marked(int(request.sop_instance_uid.rpartition(".")[2])))
@@ -382,10 +397,13 @@ class Simulation(RuleBasedStateMachine):
         self.waits: list[tuple[Deferred[Any], Any]] = []
         self.kept: list[Deferred[Any]] = []
         self.sinks: list[Sink] = []
+        self.requests: list[Any] = []  # those that can be cancelled
+        self.intruded: list[Any] = []  # links on which came what neither side has sent
         self.told: list[Association] = []
         self.events: list[Any] = []
         self.numbers = 0
-        self.generators = 0
+        self.iterators: list[Any] = []
+        self.open_iterators = 0
         self.ending = "calm"
         self._unsubscribe = telemetry.subscribe(self.events.append)
         Tracked.open_files = 0
@@ -419,6 +437,10 @@ class Simulation(RuleBasedStateMachine):
     @property
     def links(self) -> list[Any]:
         return [link for link in self.world.links if not all(end.lost for end in link.ends)]
+
+    @property
+    def wires(self) -> list[Any]:
+        return [wire for link in self.world.links for wire in link.wires]
 
     # connections
 
@@ -499,13 +521,47 @@ class Simulation(RuleBasedStateMachine):
     @rule(which=st.integers(0, 99), softly=st.booleans())
     def cancel(self, which: int, softly: bool) -> None:
         running = [one for one in self.asked if not one.results]
-        one = running[which % len(running)]
+        queries = [one for one in running if one.name in QUERIES]
+        running = queries or running
+        self._cancel(running[which % len(running)], softly)
+
+    def _cancel(self, one: Asked, softly: bool) -> None:
+        one.called_off = one.called_off or not (softly and one.name in ("find each", "find two"))
         if softly:
             one.association.cancel(one.deferred)
         else:
             one.cancelled = True
             one.deferred.cancel()
             assert one.results or one.name in ("find each", "find two")
+
+    @precondition(lambda self: any(one.requestor for one in self.alive))
+    @rule(
+        which=st.integers(0, 99),
+        name=st.sampled_from(["get", "store much", *QUERIES]),
+        behaviour=st.sampled_from(["at once", "later", "coroutine"]),
+        sink=st.sampled_from(["slow", "file"]),
+        turns=st.sampled_from([None, 2, 9]),
+        how=st.sampled_from(["cancel", "cancel softly", "lose", "nothing"]),
+    )
+    def interrupt(
+        self, which: int, name: str, behaviour: str, sink: str, turns: int | None, how: str
+    ) -> None:
+        """An operation that takes its time, and what ends it while it is performed."""
+        requestors = [one for one in self.alive if one.requestor]
+        association = requestors[which % len(requestors)]
+        for player in self.players:
+            player.behaviour, player.sink = behaviour, sink
+        self.numbers += 1
+        asked = Asked(association, name, self.numbers)
+        self.asked.append(asked)
+        if turns is None:
+            self.world.run()
+        else:
+            self.turns(turns, 20_000)
+        if how == "lose":
+            association.protocol.transport.link.lose()
+        elif how != "nothing" and not asked.results:
+            self._cancel(asked, softly=how == "cancel softly")
 
     # handlers
 
@@ -611,6 +667,7 @@ class Simulation(RuleBasedStateMachine):
                 wire.breaks_at = wire.delivered + octets
             case _:  # a PDU that neither side has sent
                 if not wire.waiting and not wire.sender.lost and not wire.sender.disconnecting:
+                    self.intruded.append(link)
                     wire.put(INTRUSIONS[how])
 
     # --- what holds after each step
@@ -627,20 +684,53 @@ class Simulation(RuleBasedStateMachine):
         for association in self.world.associations:
             self._check_association(association)
         for sink in self.sinks:
-            assert len(sink.ended) <= 1
+            assert len(sink.ended) <= 1, "a sink was ended twice"
+        self._check_cancels()
+        for link in self.world.links:
+            self._check_pauses(link)
+            if link not in self.intruded:
+                self._check_manners(link)
         if all(one.called for one in self.connecting) and not self.links:
             assert not self.world.clock.getDelayedCalls(), "a timer is left"
 
     def _check_association(self, association: Association) -> None:
         outstanding = association._invocations.outstanding
         if association.window.invoked:
-            assert len(outstanding) <= association.window.invoked
+            assert len(outstanding) <= association.window.invoked, "more than the window"
         if association.window.performed:
-            assert len(association._performer) <= association.window.performed
-        assert all(id_ == one.message_id for id_, one in outstanding.items())
+            performed = len(association._performer)
+            assert performed <= association.window.performed, "more than the window"
+        ids = [one.message_id for one in outstanding.values()]
+        assert ids == list(outstanding), "a message ID is in use twice"
+        fired = [one for one in outstanding.values() if one.deferred.called and not one.disowned]
+        assert not fired, "an operation is outstanding that has its result"
         if association.closed.called:
-            assert not outstanding
-            assert not len(association._performer)
+            assert not outstanding, "an operation outlives its association"
+            assert not len(association._performer), "a request outlives its association"
+
+    def _check_cancels(self) -> None:
+        """Whoever performs what was called off knows it, once all has arrived."""
+        called_off = {one.number for one in self.asked if one.called_off}
+        for request in self.requests if called_off else ():
+            protocol = request.association.protocol
+            performed = request.association._performer._outstanding.get(request.message_id)
+            if performed is request and int(request.dataset.PatientID) in called_off:
+                (wire,) = [one for one in self.wires if one.receiver is protocol.transport]
+                sent = wire.sender.protocol.sender.idle and not wire.waiting
+                assert request.cancelled or not sent or protocol._held, "a cancel got lost"
+
+    def _check_pauses(self, link: Any) -> None:
+        """A side reads unless a sink of its own needs time."""
+        for end in link.ends:
+            if not (end.lost or end.disconnecting or end.aborting):
+                assert end.paused == (end.protocol._held is not None), "reading is paused"
+
+    def _check_manners(self, link: Any) -> None:
+        """Neither side may find the other to break the protocol."""
+        for end in link.ends:
+            reason = end.protocol.user._reason
+            if isinstance(reason, ProtocolViolation):
+                assert "data set cannot be read" in str(reason), reason
 
     # --- and at the end
 
@@ -663,13 +753,17 @@ class Simulation(RuleBasedStateMachine):
             self.world.advance(5000)
             if not self.links:
                 break
+        for link in self.links:
+            # A side whose own sink has not taken the last slice waits for it however long.
+            assert all(end.protocol._held is not None for end in link.ends), "it lives for ever"
+            link.lose()
+        self.world.run()
         self.nothing_is_wrong()
 
     def _calm_down(self) -> None:
         """Everybody does what is due: then everything is answered, without waiting for time."""
-        for link in self.world.links:
-            for wire in link.wires:
-                wire.stalled = False
+        for wire in self.wires:
+            wire.stalled = False
         self.world.run()
         while self.waits:
             self.answer_all()
@@ -690,14 +784,14 @@ class Simulation(RuleBasedStateMachine):
         assert all(fired(one) for one in self.kept), "a release never ended"
         assert all(len(sink.ended) == 1 for sink in self.sinks), "a sink was forgotten"
         assert Tracked.open_files == 0, "a source is open"
-        assert self.generators == 0, "an iterator is open"
+        assert self.open_iterators == 0, "an iterator is open"
         acceptors = [a for a in self.world.associations if not a.requestor and a.agreement]
         assert sorted(a.number for a in self.told) == sorted(a.number for a in acceptors)
         self._check_files()
         self._check_events()
 
     def _check_files(self) -> None:
-        assert os.listdir(Path(self.folder) / "incoming") == []
+        assert os.listdir(Path(self.folder) / "incoming") == [], "half a file is left"
         for path in (Path(self.folder) / "instances").rglob("*.dcm"):
             sent = [Tracked(path.stem, size).data for size in SIZES]
             assert any(path.read_bytes().endswith(data) for data in sent), "half a file"
@@ -710,6 +804,7 @@ class Simulation(RuleBasedStateMachine):
             events = [one for one in self.events if isinstance(one, kind)]
             return sorted((e.association, e.role, e.message_id) for e in events)
 
-        assert of(telemetry.OperationBegun) == of(telemetry.OperationEnded)
-        ended = [e.association for e in self.events if isinstance(e, telemetry.AssociationEnded)]
-        assert sorted(ended) == sorted(a.number for a in self.world.associations)
+        begun, ended = of(telemetry.OperationBegun), of(telemetry.OperationEnded)
+        assert begun == ended, "an operation ended twice, or never"
+        over = [e.association for e in self.events if isinstance(e, telemetry.AssociationEnded)]
+        assert sorted(over) == sorted(a.number for a in self.world.associations)
