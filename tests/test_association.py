@@ -1095,7 +1095,7 @@ def test_what_goes_out_slowly_is_not_late(world: World) -> None:
     """However long it takes, as long as the transport gets rid of something."""
     requestor, _ = world.associate()
     world.link.to_acceptor.stalled = True
-    stored = world.watch(requestor.store(source(size=1_000_000)))
+    stored = world.watch(requestor.store(source(size=6_000_000)))
     world.run()
     for _ in range(3):
         world.link.to_acceptor.stalled = False

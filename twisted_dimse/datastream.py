@@ -138,15 +138,14 @@ class FileSource:
         syntax = _text(meta, 0x0010) or _guess_syntax(head[offset : offset + 12])
         if syntax is None:
             raise NotDicom(f"{name}: not a DICOM file")
-        scan = ElementScan(syntax, (SOP_CLASS_UID, SOP_INSTANCE_UID))
-        scan.feed(head[offset:])
-        if not scan.done:
-            _scan_file(scan, name, offset + len(head[offset:]))
-        sop_class, sop_instance = scan.text(SOP_CLASS_UID), scan.text(SOP_INSTANCE_UID)
-        if not is_valid_uid(sop_class):
-            sop_class = _text(meta, 0x0002) or sop_class
-        if not is_valid_uid(sop_instance):
-            sop_instance = _text(meta, 0x0003) or sop_instance
+        sop_class, sop_instance = _text(meta, 0x0002), _text(meta, 0x0003)
+        if not _agrees(meta, head):
+            scan = ElementScan(syntax, (SOP_CLASS_UID, SOP_INSTANCE_UID))
+            scan.feed(head[offset:])
+            if not scan.done:
+                _scan_file(scan, name, offset + len(head[offset:]))
+            sop_class = _first_valid(scan.text(SOP_CLASS_UID), sop_class)
+            sop_instance = _first_valid(scan.text(SOP_INSTANCE_UID), sop_instance)
         if sop_class == _MEDIA_STORAGE_DIRECTORY:
             raise NotDicom(f"{name}: a DICOMDIR, which belongs to media and is never sent")
         if not (sop_class and sop_instance):
@@ -389,6 +388,20 @@ def _file_meta(head: bytes) -> tuple[dict[int, bytes], int]:
 
 def _text(meta: dict[int, bytes], element: int) -> str:
     return meta.get(element, b"").rstrip(b"\x00 ").decode("latin-1")
+
+
+def _agrees(meta: dict[int, bytes], head: bytes) -> bool:
+    """Whether the data set in ``head`` has the UIDs of the file meta information, as explicit
+    VR encodes them; so it is with most files, and the data set need not be scanned."""
+    sop_class, sop_instance = meta.get(0x0002), meta.get(0x0003)
+    if not (sop_class and sop_instance) or len(sop_class) > 64 or len(sop_instance) > 64:
+        return False
+    named = b"\x08\x00\x16\x00UI%c\x00%s\x08\x00\x18\x00UI%c\x00%s"
+    return named % (len(sop_class), sop_class, len(sop_instance), sop_instance) in head
+
+
+def _first_valid(data_set_uid: str, meta_uid: str) -> str:
+    return data_set_uid if is_valid_uid(data_set_uid) or not meta_uid else meta_uid
 
 
 def _guess_syntax(start: bytes) -> str | None:

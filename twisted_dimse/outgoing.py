@@ -22,6 +22,7 @@ from twisted_dimse.dimse.message import fragment_size, fragments
 from twisted_dimse.upperlayer.framing import p_data_header
 
 BLOCK = 262144
+SPARE = 16384  # rather a block that is longer by so much than another for the rest
 # Both together stay under the 1,024 pieces that one gathered write may have.
 _MAX_PIECES = 400
 _MAX_FRAGMENTS = 250
@@ -77,6 +78,7 @@ class Outgoing:
         """Raises `ProtocolViolation` for a limit that leaves no room for a fragment."""
         self._fragment = min(fragment_size(limit) or BLOCK, BLOCK)
         self._block = min(BLOCK // self._fragment, _MAX_FRAGMENTS) * self._fragment
+        self._spare = min(self._fragment, SPARE)
 
     def __bool__(self) -> bool:
         return bool(self.queue)
@@ -119,7 +121,6 @@ class Outgoing:
             if not self._begun:
                 self._begun = True
                 self._add(message.context_id, True, message.command, True, pieces)
-                room -= len(message.command)
             if message.data is not None:
                 added = self._add_data(message, room, pieces)
                 if not added:
@@ -150,10 +151,12 @@ class Outgoing:
         reader = self._reader
         if reader is None:
             reader = self._reader = self._reader_of(message)
-        if reader.left is None or reader.left > room:
+        if reader.left is None or reader.left > room + self._spare:
             room -= room % self._fragment  # whole fragments before the last
             if room <= 0:
                 return 0
+        else:
+            room = reader.left
         data, is_last = reader.read(room)
         if len(data) & 1:
             data = bytes(data) + b"\x00"  # a data set has an even length (PS3.5 7.1)
@@ -174,7 +177,7 @@ class Outgoing:
     def _space(self, size: int) -> memoryview:
         """``size`` octets of the buffer, behind those that this `gather` has used."""
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(self._block))
+            self._buffer = memoryview(bytearray(self._block + self._spare))
         start = self._used
         self._used = start + size
         return self._buffer[start : start + size]

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from twisted_dimse.outgoing import Buffer, Outgoing, OutgoingMessage, SourceFailed
 
+_BLOCKS_A_TURN = 4
 _MOST_QUEUED = 64  # messages that may wait for the end of the reactor's turn
 
 
@@ -110,13 +111,16 @@ class Sender:
         if self._socket is None:
             self._push()
             return
-        self._hand_on(self._gather())
-        if self._waiting:
-            return
-        if queue:
+        for _ in range(_BLOCKS_A_TURN):
+            self._hand_on(self._gather())
+            if self._waiting:
+                return
+            if not queue:
+                if self._drained:
+                    self._fire_drained()
+                return
+        if self._transport is not None:
             self._wait()  # the rest in later turns, so that others have theirs
-        elif self._drained:
-            self._fire_drained()
 
     def _pump_now(self) -> None:
         self._soon = None
