@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from twisted.internet.testing import StringTransport
 
 from twisted_dimse import Handler, telemetry
-from twisted_dimse.scp.metrics import Metrics
-from twisted_dimse.scp.status import status_site
+from twisted_dimse.scp.metrics import Counts, Metrics
+from twisted_dimse.scp.status import Snapshot, status_site
 from twisted_dimse.server import AssociationFactory
 
 
@@ -28,7 +29,13 @@ def clock() -> Any:
 
 def get(metrics: Metrics, path: str, *, ready: bool = True) -> tuple[int, str]:
     """The code and body of one HTTP request."""
-    site = status_site(metrics._factory, metrics, lambda: ready)
+    factory = metrics._factory
+    site = status_site(
+        factory.ae_title,
+        factory.max_associations,
+        lambda: Snapshot.of(factory, metrics),
+        lambda: ready,
+    )
     protocol: Any = site.buildProtocol(None)
     transport = StringTransport()
     protocol.makeConnection(transport)
@@ -40,7 +47,7 @@ def get(metrics: Metrics, path: str, *, ready: bool = True) -> tuple[int, str]:
 
 
 def values(metrics: Metrics) -> dict[str, float]:
-    lines = [line for line in metrics.text().splitlines() if not line.startswith("#")]
+    lines = [line for line in metrics.counts().text(7).splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
@@ -91,3 +98,17 @@ def test_open_associations_and_their_limit_are_gauges(metrics: Metrics) -> None:
     metrics._factory.buildProtocol(None)
     assert values(metrics)["dimse_associations_active"] == 1
     assert values(metrics)["dimse_associations_limit"] == 7
+
+
+def test_counts_of_several_processes_are_added(metrics: Metrics) -> None:
+    metrics(telemetry.AssociationNotMade(2, "acceptor", 1, 1, 7))
+    metrics(telemetry.OperationEnded(1, "scp", "C-STORE", 1, 0, 10, 0.5))
+    metrics(telemetry.AssociationEnded(1, "acceptor", "lost", False, "", 3, 100, 200, 1.0))
+    one = metrics.counts()
+    both = Counts.from_json(json.loads(json.dumps(one.to_json())))
+    assert both == one
+    both.add(one)
+    assert both.received == 200
+    assert both.rejected == {(("reason", "1.1.7"),): 2}
+    assert both.seconds == {(("operation", "C-STORE"), ("role", "scp")): 1.0}
+    assert one.received == 100

@@ -34,10 +34,12 @@ class ArchiveCommitment(CommitmentHandler):
         super().__init__(reactor=archive.reactor)
         self._archive = archive
         self._peers = peers
+        self._under_way: set[str] = set()  # of the reports from the database
 
-    def start(self) -> Deferred[None]:
-        """Deliver what an earlier run could not."""
-        return Deferred.fromCoroutine(self._deliver_kept())
+    def deliver_kept(self, transaction: str | None = None) -> Deferred[None]:
+        """Deliver what an earlier run or another process could not: the report on a transaction,
+        or all that are in the database and not under way already."""
+        return Deferred.fromCoroutine(self._deliver_kept(transaction))
 
     async def commit(
         self, request: Request, references: Sequence[Reference]
@@ -62,6 +64,7 @@ class ArchiveCommitment(CommitmentHandler):
 
     def delivered(self, report: Report) -> None:
         transaction = report.outcome.transaction_uid
+        self._under_way.discard(transaction)
         forgotten = self._archive.in_thread(self._archive.index.forget_report, transaction)
         forgotten.addErrback(
             lambda failure: _log.error(
@@ -71,9 +74,16 @@ class ArchiveCommitment(CommitmentHandler):
             )
         )
 
-    async def _deliver_kept(self) -> None:
+    def undelivered(self, report: Report, error: BaseException) -> None:
+        self._under_way.discard(report.outcome.transaction_uid)
+
+    async def _deliver_kept(self, transaction: str | None) -> None:
         kept = await self._archive.in_thread(self._archive.index.kept_reports)
         for receiver, text in kept:
             sender, event = json.loads(text)
             outcome = CommitmentOutcome.from_dataset(Dataset.from_json(event))
+            found = outcome.transaction_uid
+            if found in self._under_way or transaction not in (None, found):
+                continue
+            self._under_way.add(found)
             await self.reporter.deliver(Report(outcome, sender, receiver), self._peers.get)

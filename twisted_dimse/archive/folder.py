@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
-
-from twisted.internet.defer import Deferred
 
 from twisted_dimse.archive.index import Index, IndexUnusable
 from twisted_dimse.archive.journal import Journal
+from twisted_dimse.archive.part import Part
 from twisted_dimse.services.files import lock_folder
+from twisted_dimse.services.syncing import sync_folder
 
 
 class CannotOpen(Exception):
     """The archive cannot be opened; the text names the option and what is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The part of one process in an archive that several serve. ``number`` counts them from 1.
-    ``pending`` is told whether it has acknowledged what is not in the index yet; ``others`` fires
-    when what the others had acknowledged is, and fails with `OSError` where that takes too long.
-    """
-
-    number: int
-    pending: Callable[[bool], None]
-    others: Callable[[], Deferred[None]]
 
 
 class ArchiveFolder:
@@ -61,6 +48,7 @@ class ArchiveFolder:
             else:
                 first = part.number == 1
                 self.journal = Journal(journal if first else f"{journal}/{part.number}")
+                sync_folder(self.directory)  # where the first process has not written yet
         except OSError as error:
             self.close()
             raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error

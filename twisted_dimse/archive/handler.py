@@ -24,9 +24,10 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive import matching
-from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen, Part
+from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
 from twisted_dimse.archive.header import KEPT, Level
 from twisted_dimse.archive.indexer import Indexer
+from twisted_dimse.archive.part import Part
 from twisted_dimse.datastream import FileSource, Sink, decode_dataset
 from twisted_dimse.dimse.status import (
     OUT_OF_RESOURCES,

@@ -26,6 +26,7 @@ from twisted_dimse.upperlayer.negotiation import DEFAULT_MAX_PDU_LENGTH
 DEFAULT_LISTEN = "tcp:11112:interface=127.0.0.1"
 DEFAULT_DIRECTORY = "./dicom-archive"
 LOG_FORMATS = ("text", "json")
+MOST_WORKERS = 256
 
 
 def _number(
@@ -133,6 +134,13 @@ class Options(usage.Options):
             None,
             "Largest data set that is kept, octets; larger ones are answered 0xA700.",
             _number("max-instance", 1),
+        ],
+        [
+            "workers",
+            None,
+            1,
+            "Processes behind the listening ports.",
+            _number("workers", 1, most=MOST_WORKERS),
         ],
         [
             "artim",

@@ -26,7 +26,7 @@ from twisted_dimse.services.files import InstanceFiles, lock_folder
 from twisted_dimse.services.storage import FilingHandler
 
 # Seconds from an A-ABORT at the end to the end of the connection.
-_TIME_TO_CLOSE = 1.0
+TIME_TO_CLOSE = 1.0
 
 _log = Logger()
 
@@ -38,11 +38,16 @@ class CannotStart(Exception):
 class SCPService(Service):
     """Serves DICOM on all endpoints of ``--listen``."""
 
+    part: Any = None  # in an archive that several processes serve
+    lock = -1  # the descriptor of the folder's lock
+    factory_class = AssociationFactory
+
     def __init__(self, options: Options, reactor: Any = None) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self._options = options
         self._reactor = reactor
+        self._listening: Any = reactor  # what endpoints listen by
         self._ports: list[Any] = []
         self._unsubscribe: Callable[[], None] = lambda: None
         self._begin: Callable[[], None] = lambda: None  # when nothing can be wrong any more
@@ -64,7 +69,10 @@ class SCPService(Service):
             self._listen("http", options["http"], self._status_site())
         self._begin()
         super().startService()
-        if options["listen"] == [DEFAULT_LISTEN]:
+        self._say_started()
+
+    def _say_started(self) -> None:
+        if self._options["listen"] == [DEFAULT_LISTEN]:
             _log.info(
                 "only this machine can connect; to open it to the network: --listen tcp:11112"
             )
@@ -82,16 +90,11 @@ class SCPService(Service):
     def _drain(self, factory: AssociationFactory) -> Deferred[Any]:
         seconds = self._options["drain-timeout"]
         factory.close_unused()
-        if factory.associations:
-            _log.info(
-                "waiting up to {seconds:g} s for {count} associations to end",
-                seconds=seconds,
-                count=len(factory.associations),
-            )
+        self._say_draining(len(factory.associations))
         # A peer that is aborted closes the connection; one that does not is not waited for.
         last = [
             self._reactor.callLater(seconds, factory.abort_all),
-            self._reactor.callLater(seconds + _TIME_TO_CLOSE, factory.close_all),
+            self._reactor.callLater(seconds + TIME_TO_CLOSE, factory.close_all),
         ]
 
         def over(result: Any) -> Any:
@@ -101,6 +104,14 @@ class SCPService(Service):
             return result
 
         return factory.drained().addBoth(over)
+
+    def _say_draining(self, count: int) -> None:
+        if count:
+            _log.info(
+                "waiting up to {seconds:g} s for {count} associations to end",
+                seconds=self._options["drain-timeout"],
+                count=count,
+            )
 
     def _factory(self) -> AssociationFactory:
         options = self._options
@@ -113,7 +124,7 @@ class SCPService(Service):
             handler = options.handler_class() or self._default_handler()
         except usage.UsageError as error:
             raise CannotStart(str(error)) from None
-        return AssociationFactory(
+        return self.factory_class(
             handler,
             ae_title=options["ae-title"],
             require_called=bool(options["require-called"]),
@@ -142,8 +153,11 @@ class SCPService(Service):
         directory = self._options["directory"]
         try:
             files = InstanceFiles(directory, **filing)
-            self._close = partial(os.close, lock_folder(files.directory))
-            left = files.remove_partial()
+            left = 0
+            if self.part is None:
+                self.lock = lock_folder(files.directory)
+                self._close = partial(os.close, self.lock)
+                left = files.remove_partial()
         except OSError as error:
             raise CannotStart(f"--directory {directory}: {_why_not(error)}") from None
         self._say_where(files, left)
@@ -158,7 +172,7 @@ class SCPService(Service):
         options = self._options
         directory = options["directory"]
         try:
-            archive = Archive(directory, database=options["database"], **filing)
+            archive = Archive(directory, database=options["database"], part=self.part, **filing)
         except CannotOpen as error:
             cause = error.__cause__
             if isinstance(cause, PermissionError):
@@ -169,14 +183,14 @@ class SCPService(Service):
             archive, ae_title=options["ae-title"], max_results=options["max-results"]
         )
         commitment = ArchiveCommitment(archive, options["peer"])
+        self.lock = archive.lock
+        self._opened(archive, commitment)
 
         def begin() -> None:
             left = archive.start()
             if left:
                 _log.info("{count} instances of an earlier run are to be indexed", count=left)
-            commitment.start().addErrback(
-                lambda failure: _log.failure("storage commitment: kept reports", failure)
-            )
+            self._deliver(commitment)
 
         def close() -> Any:
             commitment.reporter.stop()
@@ -185,24 +199,49 @@ class SCPService(Service):
         self._begin, self._close = begin, close
         return CombinedHandler(serving, commitment)
 
+    def _opened(self, archive: Any, commitment: Any) -> None:
+        """The archive is open and does not work yet."""
+
+    def _deliver(self, commitment: Any) -> None:
+        """Deliver the reports on storage commitment that are kept."""
+        self._deliver_now(commitment)
+
+    @staticmethod
+    def _deliver_now(commitment: Any, transaction: str | None = None) -> None:
+        commitment.deliver_kept(transaction).addErrback(
+            lambda failure: _log.failure("storage commitment: kept reports", failure)
+        )
+
     def _say_where(self, files: InstanceFiles, left: int) -> None:
         if left:
             _log.info("removed {count} unfinished files of an earlier run", count=left)
         _log.info("instances go to {directory}", directory=files.instances)
 
     def _status_site(self) -> Any:
-        from twisted_dimse.scp.metrics import Metrics
         from twisted_dimse.scp.status import status_site
 
-        assert self.factory is not None
-        metrics = Metrics(self.factory)
+        options = self._options
+        look = self._counted()
+        return status_site(options["ae-title"], options["max-associations"], look, self._ready)
+
+    def _ready(self) -> bool:
+        return bool(self.running)
+
+    def _counted(self) -> Callable[[], Any]:
+        """Count from now on; what gives a `status.Snapshot`, or a Deferred of one."""
+        from twisted_dimse.scp.metrics import Metrics
+        from twisted_dimse.scp.status import Snapshot
+
+        factory = self.factory
+        assert factory is not None
+        metrics = Metrics(factory)
         self._unsubscribe = telemetry.subscribe(metrics)
-        return status_site(self.factory, metrics, lambda: bool(self.running))
+        return lambda: Snapshot.of(factory, metrics)
 
     def _listen(self, option: str, text: str, factory: Any) -> None:
         where = f"--{option} {text}"
         try:
-            listening = serverFromString(self._reactor, text).listen(factory)
+            listening = serverFromString(self._listening, text).listen(factory)
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise CannotStart(f"{where}: {error}") from None
         except Exception as error:  # certificates, above all: their errors have no common root
@@ -215,6 +254,9 @@ class SCPService(Service):
 
     def _listens(self, port: Any, option: str) -> None:
         self._ports.append(port)
+        self._say_listening(option, port)
+
+    def _say_listening(self, option: str, port: Any) -> None:
         what = self._options["ae-title"] if option == "listen" else "the status page"
         _log.info("{what} listens at {address}", what=what, address=in_words(port.getHost()))
 

@@ -8,7 +8,11 @@ from twisted_dimse.scp.service import SCPService
 
 def makeService(options: Options) -> SCPService:
     """The service of the given options."""
-    return SCPService(options)
+    if options["workers"] == 1:
+        return SCPService(options)
+    from twisted_dimse.scp.master import MasterService
+
+    return MasterService(options)
 
 
 __all__ = ["Options", "makeService"]

@@ -153,8 +153,11 @@ class Reporter:
 
     ``delivered`` is called with each report that the peer has taken, ``undelivered`` with one of
     which the last try has failed, and with the error of that. ``options`` are those of `connect`
-    for the associations that are made.
+    for the associations that are made. Where `elsewhere` is set, it takes the reports that cannot
+    be delivered on the association of the request, and no associations are made here.
     """
+
+    elsewhere: Callable[[Report], object] | None = None
 
     def __init__(
         self,
@@ -205,6 +208,9 @@ class Reporter:
                     number=association.number,
                     error=error,
                 )
+        if self.elsewhere is not None:
+            self.elsewhere(report)
+            return False
         return await self._try(report, destination, 0)
 
     async def _try(self, report: Report, destination: Callable[[str], Any], tries: int) -> bool:
