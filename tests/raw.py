@@ -87,6 +87,7 @@ def associate_ac(
     *,
     max_length: int = 16384,
     accept: Callable[[str, str], bool] = lambda _abstract, _syntax: True,
+    user_items: bytes = b"",
 ) -> bytes:
     """A-ASSOCIATE-AC for a request's body, with each context's first transfer syntax where
     ``accept`` likes it, and result 3 where not."""
@@ -95,7 +96,7 @@ def associate_ac(
         result = 0 if accept(abstract, syntaxes[0]) else 3
         syntax = item(0x40, syntaxes[0].encode())
         answers += item(0x21, struct.pack("BxBx", number, result) + syntax)
-    user = item(0x51, struct.pack(">I", max_length)) + item(0x52, b"2.25.1")
+    user = item(0x51, struct.pack(">I", max_length)) + item(0x52, b"2.25.1") + user_items
     body = request[:68] + item(0x10, APPLICATION_CONTEXT.encode()) + answers + item(0x50, user)
     return pdu(ASSOCIATE_AC, body)
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import peers
@@ -23,7 +24,8 @@ from peers import Server, serving, wait_until
 from raw import COMMAND, ECHO_AND_STORE, EXPLICIT, LAST, Client, dataset
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
-CONTEXTS = (*ECHO_AND_STORE, (5, STUDY_ROOT_FIND, (EXPLICIT,)))
+PUSH_MODEL, PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
+CONTEXTS = (*ECHO_AND_STORE, (5, STUDY_ROOT_FIND, (EXPLICIT,)), (7, PUSH_MODEL, (EXPLICIT,)))
 LIMIT = 4
 WORKERS = ("--workers", 2, "--durability", "commit")
 STARTED = 30.0  # seconds
@@ -32,10 +34,35 @@ STARTED = 30.0  # seconds
 @pytest.fixture(scope="module")
 def node() -> Iterator[Server]:
     """An archive of two workers, with a status page."""
-    http = ("--http", "tcp:0:interface=127.0.0.1")
-    with serving(*WORKERS, *http, "--max-associations", LIMIT) as server:
-        both_take(server)
-        yield server
+    words = ["--http", "tcp:0:interface=127.0.0.1", "--max-associations", LIMIT]
+    with raw.scripted(take_report) as scu:
+        words += ["--peer", f"RAW=127.0.0.1:{scu.port}"]
+        with serving(*WORKERS, *words) as server:
+            both_take(server)
+            yield server
+
+
+reports: list[Any] = []
+
+
+def take_report(connection: raw.Connection) -> None:
+    """Take a report on storage commitment, and note the process that brings it."""
+    port = connection.socket.getpeername()[1]
+    (sender,) = (
+        worker.pid
+        for worker in psutil.Process().children(recursive=True)
+        for one in worker.net_connections("tcp")
+        if one.laddr.port == port and one.raddr
+    )
+    uid = PUSH_MODEL.encode()
+    role = raw.item(0x54, struct.pack(">H", len(uid)) + uid + b"\0\1")
+    request = connection.expect(raw.ASSOCIATE_RQ)
+    connection.send(raw.associate_ac(request, user_items=role))
+    message = connection.message()
+    connection.send_message(message.context, raw.response(message.command))
+    connection.expect(raw.RELEASE_RQ)
+    connection.send(raw.pdu(raw.RELEASE_RP, bytes(4)))
+    reports.append((sender, message))
 
 
 def both_take(server: Server) -> None:
@@ -80,21 +107,27 @@ def found(client: Client, uid: str) -> bool:
             raw.DATA_SET_TYPE: raw.DATA_SET,
         }
     )
-    keys = b""
-    for tag, vr, value in (
-        (0x00080018, b"UI", uid.encode()),
-        (0x00080052, b"CS", b"IMAGE "),
-        (0x0020000D, b"UI", b"1.2.3\0"),
-        (0x0020000E, b"UI", b"1.2.3.4\0"),
-    ):
-        value += b"\0" * (len(value) & 1)
-        keys += struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+    keys = elements(
+        (0x00080018, b"UI", uid),
+        (0x00080052, b"CS", "IMAGE "),
+        (0x0020000D, b"UI", "1.2.3"),
+        (0x0020000E, b"UI", "1.2.3.4"),
+    )
     client.send_message(5, command, keys)
     answers = [client.message()]
     while answers[-1].status in (0xFF00, 0xFF01):
         answers.append(client.message())
     assert answers[-1].status == 0, hex(answers[-1].status)
     return len(answers) == 2
+
+
+def elements(*values: tuple[int, bytes, str]) -> bytes:
+    """Elements of short texts in Explicit VR Little Endian."""
+    octets = b""
+    for tag, vr, text in values:
+        value = text.encode() + b"\0" * (len(text) & 1)
+        octets += struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+    return octets
 
 
 def page(server: Server, path: str) -> str:
@@ -192,6 +225,38 @@ def test_a_worker_that_dies_is_replaced_and_takes_nothing_else_with_it(node: Ser
             assert rejection(node.port) == (2, 3, 2), "the slot of the dead came back, and no more"
         assert other.echo() == 0
     assert metric(node, "dimse_associations_ended_total") >= ended
+
+
+def test_a_report_that_one_worker_cannot_deliver_is_delivered_by_the_first(node: Server) -> None:
+    taking = [re.search(r"worker (\d), process (\d+), takes", line) for line in node.out]
+    processes = {int(one[1]): int(one[2]) for one in taking if one}
+    uid = "1.2.42.1"
+    with one_at_each(node) as clients:
+        (client,) = (one for one in clients if worker_of(node, one).pid == processes[2])
+        assert client.store(uid).status == 0
+        item = elements((0x00081150, b"UI", raw.SECONDARY_CAPTURE), (0x00081155, b"UI", uid))
+        sequence = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
+        information = elements((0x00081195, b"UI", "2.25.77"))
+        information += struct.pack("<HH2sxxI", 0x0008, 0x1199, b"SQ", len(sequence)) + sequence
+        action = raw.command(
+            {
+                0x0003: PUSH_MODEL,
+                raw.FIELD: 0x0130,
+                raw.MESSAGE_ID: 11,
+                raw.DATA_SET_TYPE: raw.DATA_SET,
+                0x1001: PUSH_MODEL_INSTANCE,
+                0x1008: 1,
+            }
+        )
+        client.send_message(7, action, information)
+        assert client.message().status == 0
+        client.socket.close()
+        wait_until(lambda: len(reports) == 1, within=STARTED)
+    (sender, report) = reports[0]
+    assert sender == processes[1]
+    assert b"2.25.77" in report.data
+    assert uid.encode() in report.data
+    assert struct.pack("<HH", 0x0008, 0x1198) not in report.data, "nothing failed"
 
 
 def test_numbers_of_associations_are_given_once(node: Server) -> None:

@@ -89,11 +89,15 @@ class MasterService(SCPService):
         self.shared.away(number)
         counts.active = 0
         self._past.add(counts)
-        if self._options["handler"] is None:
-            incoming = os.path.join(self._options["directory"], "incoming")
+        if self._options["handler"] is not None:
+            return
+        incoming = os.path.join(self._options["directory"], "incoming")
+        try:
             for name in os.listdir(incoming):
                 if name.startswith(f"{process}-"):
                     os.unlink(os.path.join(incoming, name))
+        except OSError as error:
+            _log.warn("an unfinished file stays: {error}", error=error)
 
     def _factory(self) -> AssociationFactory:
         factory = super()._factory()  # for its checks
@@ -171,14 +175,18 @@ class _Worker:
         answers = {**self._master.answers(), "ready": self._is_ready}
         self._process = _Process(self._master.told(self._number), answers, self._ended)
         command = [sys.executable, "-c", _START, json.dumps(sys.path)]
-        with open(os.devnull, "rb") as nothing:
-            self._reactor.spawnProcess(
-                self._process,
-                command[0],
-                command,
-                env=os.environ,
-                childFDs={0: nothing.fileno(), **self._master.descriptors()},
-            )
+        try:
+            with open(os.devnull, "rb") as nothing:
+                self._reactor.spawnProcess(
+                    self._process,
+                    command[0],
+                    command,
+                    env=os.environ,
+                    childFDs={0: nothing.fileno(), **self._master.descriptors()},
+                )
+        except OSError as error:
+            self._process = None
+            self._another(f"worker {self._number} cannot be started: {error}")
 
     def end(self, within: float) -> Deferred[None]:
         """Have the process end by itself, and end it after so many seconds."""
@@ -253,16 +261,17 @@ class _Worker:
             for waiting in over:
                 waiting.callback(None)
             return
+        self._another(f"worker {self._number}, process {process}, {how}")
+
+    def _another(self, what: str) -> None:
+        """Start a process in the place of one that ended: at once, and later and later where that
+        goes on."""
         if self._reactor.seconds() - self._began > _LONG_ENOUGH:
             self._ends = 0
         delay = min(_LONGEST_DELAY, 2.0 ** (self._ends - 1)) if self._ends else 0.0
         self._ends += 1
         _log.error(
-            "worker {worker}, process {process}, {how}; another follows{when}",
-            worker=self._number,
-            process=process,
-            how=how,
-            when=f" in {delay:g} s" if delay else "",
+            "{what}; another follows{when}", what=what, when=f" in {delay:g} s" if delay else ""
         )
         self._next = self._reactor.callLater(delay, self.start)
 

@@ -89,17 +89,21 @@ class WorkerService(SCPService):
         self._archive: Any = None
         self.part = Part(number, self._pending, self._others_up_to_date)
         self.snapshot: Any = None
+        self._taking = False
 
     def count(self) -> None:
         """Count for the status page from now on."""
         self.snapshot = self._counted()
 
+    def take_connections(self) -> None:
+        """The others may leave connections to this one from now on."""
+        self._taking = True
+        self._connected(len(self.factory.associations) if self.factory else 0)
+
     def stopService(self) -> Deferred[Any]:
         self._taking = False
         self._shared.retire(self._number)
         return super().stopService()
-
-    _taking = True
 
     def up_to_date(self) -> Deferred[None]:
         """Fires when what was acknowledged here is in the index."""
@@ -114,7 +118,6 @@ class WorkerService(SCPService):
         factory: Any = super()._factory()
         factory.slots = _Slots(self._shared, self._number, factory.max_associations)
         factory.connected = self._connected
-        self._connected(0)
         return factory
 
     def _connected(self, count: int) -> None:
@@ -227,6 +230,7 @@ class Worker:
     def _running(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._reactor.callFromThread(self._end))
+        self._service.take_connections()
         self._channel.ask("ready", os.getpid())
 
     def _end(self, _value: None = None) -> None:
