@@ -30,6 +30,7 @@ from twisted_dimse.archive.indexer import Indexer
 from twisted_dimse.archive.part import Part
 from twisted_dimse.datastream import FileSource, Sink, decode_dataset
 from twisted_dimse.dimse.status import (
+    CANNOT_CALCULATE_MATCHES,
     OUT_OF_RESOURCES,
     PENDING,
     PENDING_OPTIONAL_KEYS_NOT_SUPPORTED,
@@ -233,8 +234,11 @@ class ArchiveHandler(Handler):
         keys = request.dataset or Dataset()
         asked = check_retrieve(keys, uid, relational=agreed.relational)
         statement = matching.instances(_unique_keys(asked))
-        await self.archive.up_to_date()
-        rows = await self.archive.in_thread(self.archive.index.fetch, statement)
+        try:
+            await self.archive.up_to_date()
+            rows = await self.archive.in_thread(self.archive.index.fetch, statement)
+        except StatusError as error:
+            raise StatusError(CANNOT_CALCULATE_MATCHES, error.comment) from error
         return Instances(self._sources(rows), len(rows))
 
     def _sources(self, rows: Iterable[Any]) -> Iterable[FileSource]:

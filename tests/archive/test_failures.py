@@ -1,0 +1,256 @@
+"""What fails while an archive runs: the peer is told, nothing is half done, and it goes on by
+itself when the cause has ended."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archives import archive_in, asking, found, image, retrieved, stored, threads_of
+from memory import World
+
+from twisted_dimse import StatusError
+from twisted_dimse.archive import index
+from twisted_dimse.archive.handler import Archive
+from twisted_dimse.archive.header import InstanceHeader
+from twisted_dimse.archive.index import Index
+
+UIDS = {f"1.2.9.{number}" for number in range(3)}
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with World() as world:
+        threads_of(world, monkeypatch)
+        monkeypatch.setattr(index, "_BUSY_TIMEOUT", 10)
+        yield world
+
+
+@pytest.fixture
+def archive(world: World, tmp_path: Path) -> Iterator[Archive]:
+    with archive_in(world, tmp_path / "archive") as archive:
+        yield archive
+        world.end()
+    assert os.listdir(tmp_path / "archive" / "journal") == [], "all of it was indexed"
+    assert os.listdir(tmp_path / "archive" / "incoming") == []
+
+
+def sent(world: World, requestor: Any) -> list[int]:
+    return stored(world, requestor, *(image(uid) for uid in sorted(UIDS)))
+
+
+# --- the database
+
+
+def locked(path: Path) -> Callable[[], None]:
+    """Somebody else writes to the database."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other.close
+
+
+def removed(path: Path) -> Callable[[], None]:
+    """Somebody takes the file away, with the log beside it."""
+    elsewhere = path.parent / "elsewhere"
+    elsewhere.mkdir()
+    for file in path.parent.glob("index.sqlite*"):
+        os.rename(file, elsewhere / file.name)
+
+    def end() -> None:
+        for file in elsewhere.iterdir():
+            os.rename(file, path.parent / file.name)
+
+    return end
+
+
+def no_tables(path: Path) -> Callable[[], None]:
+    """Somebody puts another file in its place."""
+    back = removed(path)
+    sqlite3.connect(path).execute("CREATE TABLE other (id)")
+
+    def end() -> None:
+        os.unlink(path)
+        back()
+
+    return end
+
+
+@pytest.mark.parametrize("cause", [locked, removed, no_tables])
+def test_without_its_database_it_takes_instances_and_says_so_to_those_who_ask(
+    world: World, archive: Archive, tmp_path: Path, cause: Callable[[Path], Callable[[], None]]
+) -> None:
+    requestor = asking(world, archive)
+    assert stored(world, requestor, image("1.2.8")) == [0]
+    assert found(world, requestor) == {"1.2.8"}
+    end = cause(tmp_path / "archive" / "index.sqlite")
+    assert sent(world, requestor) == [0, 0, 0]
+    for _ in range(2):
+        with pytest.raises(StatusError) as refused:
+            found(world, requestor)
+        assert refused.value.status == 0xA700
+    with pytest.raises(StatusError) as refused:
+        retrieved(world, requestor, "1.2.3")
+    assert refused.value.status == 0xA701
+    world.advance(60)
+    assert len(world.lines("indexing failed")) == 1
+    end()
+    world.advance(10)
+    assert len(world.lines("indexing goes on")) == 1
+    assert archive.index.count() == 4, "nobody had to ask"
+    assert found(world, requestor) == {*UIDS, "1.2.8"}
+
+
+def test_a_busy_stream_of_instances_does_not_have_a_failed_batch_tried_more_often(
+    world: World, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twisted_dimse.archive.indexer._MANY", 2)
+    tried = 0
+    real = Index.add
+
+    def add(index: Index, headers: Any) -> list[str]:
+        nonlocal tried
+        tried += 1
+        return real(index, headers)
+
+    monkeypatch.setattr(Index, "add", add)
+    requestor = asking(world, archive)
+    end = locked(tmp_path / "archive" / "index.sqlite")
+    assert stored(world, requestor, *(image(f"1.2.9.{number}") for number in range(20))) == [0] * 20
+    assert tried == 1
+    end()
+    assert len(found(world, requestor)) == 20
+
+
+@pytest.mark.parametrize("where", ["header", "rows"])
+def test_an_instance_that_cannot_be_indexed_keeps_no_other_from_being_found(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    whose, name = (InstanceHeader, "read") if where == "header" else (Index, "add")
+    real = getattr(whose, name)
+
+    def raises(*args: Any) -> Any:
+        if "1.2.9.1.dcm" in str(args):
+            raise ValueError("A string literal cannot contain NUL characters")
+        return real(*args)
+
+    monkeypatch.setattr(whose, name, raises)
+    requestor = asking(world, archive)
+    assert sent(world, requestor) == [0, 0, 0]
+    assert found(world, requestor) == UIDS - {"1.2.9.1"}
+    assert len(world.lines("not indexed: 1.2.3/1.2.3.4/1.2.9.1.dcm: ValueError")) == 1
+
+
+# --- the disk
+
+
+def of_file(end: str) -> Callable[..., bool]:
+    """Whether a call is about a file whose name ends so."""
+
+    def is_it(what: Any, *_: Any) -> bool:
+        path = os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else str(what)
+        return path.endswith(end)
+
+    return is_it
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize(
+    ("call", "end"),
+    [
+        ("open", ".part"),
+        ("writev", ".part"),
+        ("fsync", ".part"),
+        ("open", ".log"),
+        ("write", ".log"),
+        ("fdatasync", ".log"),
+        ("fsync", "/journal"),
+        ("rename", ".part"),
+        ("fsync", "/1.2.3.4"),
+        ("fsync", "/instances"),
+    ],
+    ids=lambda part: part.strip("."),
+)
+def test_what_the_disk_refuses_is_refused_and_not_there(
+    world: World, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    call: str, end: str, error: int,
+) -> None:  # fmt: skip
+    requestor = asking(world, archive)
+    real, concerned = getattr(os, call), of_file(end)
+
+    def fails(*args: Any) -> Any:
+        if concerned(*args):
+            raise OSError(error, os.strerror(error), "somewhere")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fails)
+        assert sent(world, requestor) == [0xA700] * 3
+        assert found(world, requestor) == set()
+    assert len(world.lines("an instance was not stored")) == 3
+    assert not [path for path in (tmp_path / "archive/instances").rglob("*") if path.is_file()]
+    assert os.listdir(tmp_path / "archive/incoming") == []
+    assert sent(world, requestor) == [0] * 3
+    assert found(world, requestor) == UIDS
+
+
+def test_an_instance_that_is_there_stays_as_it_is_found_when_its_successor_is_refused(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requestor = asking(world, archive)
+    first, second = image("1.2.9", 300), image("1.2.9", 5000)
+    assert stored(world, requestor, first) == [0]
+    real = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if of_file("/1.2.3.4")(descriptor):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        assert stored(world, requestor, second) == [0xA700]
+        assert retrieved(world, requestor, "1.2.3") == {"1.2.9": first.data}
+    assert stored(world, requestor, second) == [0]
+    assert retrieved(world, requestor, "1.2.3") == {"1.2.9": second.data}
+
+
+def test_files_that_cannot_be_read_for_a_while_are_indexed_then(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    requestor = asking(world, archive)
+    with monkeypatch.context() as patch:
+        patch.setattr(InstanceHeader, "read", unreadable)
+        assert sent(world, requestor) == [0, 0, 0]
+        with pytest.raises(StatusError) as refused:
+            found(world, requestor)
+        assert refused.value.status == 0xA700
+    world.advance(10)
+    assert found(world, requestor) == UIDS
+
+
+def test_a_journal_that_cannot_be_removed_is_removed_later(
+    world: World, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.unlink
+
+    def fails(path: str) -> None:
+        if path.endswith(".log"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        real(path)
+
+    requestor = asking(world, archive)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fails)
+        assert sent(world, requestor) == [0, 0, 0]
+        assert found(world, requestor) == UIDS
+    assert len(os.listdir(tmp_path / "archive" / "journal")) == 1
+    assert stored(world, requestor, image("1.2.8")) == [0]
+    assert found(world, requestor) == {*UIDS, "1.2.8"}
