@@ -1,23 +1,28 @@
-"""Sends synthetic instances to an archive for as long as it lives: a program.
+"""A program that uses an archive as lines on its standard input ask, and answers each with a line.
 
-    python tests/archive/senders.py PORT SENDERS FIRST FILE
-
-Opens SENDERS associations with a window; each stores one new instance after the other. The SOP
-Instance UID of each that was acknowledged goes to FILE, a line each, as soon as it is. Ends when no
-association is left.
+send PORT SENDERS FIRST FILE    SENDERS associations with a window, each of which stores one new
+                                instance after the other, numbered from FIRST, for as long as it
+                                lives. The SOP Instance UID of each that was acknowledged goes
+                                to FILE, a line each, as soon as it is. Answers when no
+                                association is left.
+find PORT FILE                  Answers with those of the SOP Instance UIDs in FILE, or of all
+                                there are where it is empty, that are found, as JSON.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 from pydicom import Dataset
 from twisted.internet import task
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.threads import deferToThread
 
-from twisted_dimse import DimseError, connect
+from twisted_dimse import STUDY_ROOT, DimseError, connect
 from twisted_dimse.datastream import BytesSource, encode_dataset
 from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
@@ -71,7 +76,7 @@ async def lane(
         acknowledged.flush()
 
 
-async def main(reactor: Any, port: str, senders: str, first: str, path: str) -> None:
+async def send_all(reactor: Any, port: str, senders: str, first: str, path: str) -> None:
     with open(path, "a") as acknowledged:
         sending = [
             Deferred.fromCoroutine(send(reactor, int(port), sender, int(first), acknowledged))
@@ -80,5 +85,21 @@ async def main(reactor: Any, port: str, senders: str, first: str, path: str) -> 
         await DeferredList(sending)
 
 
+async def find(reactor: Any, port: str, path: str) -> list[str]:
+    peer = f"ARCHIVE@127.0.0.1:{port}"
+    options: dict[str, Any] = {"extended": {STUDY_ROOT.find: b"\x01"}, "reactor": reactor}
+    async with await connect(peer, contexts=[STUDY_ROOT.find], **options) as association:
+        keys = {"SOPInstanceUID": Path(path).read_text().split()}
+        matches = await association.find(keys, level="IMAGE")
+    return [str(match.SOPInstanceUID) for match in matches]
+
+
+async def main(reactor: Any) -> None:
+    while line := await deferToThread(sys.stdin.readline):
+        command, *words = line.split()
+        done = await {"send": send_all, "find": find}[command](reactor, *words)
+        print(json.dumps(done), flush=True)
+
+
 if __name__ == "__main__":
-    task.react(main, sys.argv[1:])
+    task.react(main)

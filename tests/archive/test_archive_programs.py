@@ -7,13 +7,26 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pydicom
 import pytest
-from peers import Running, Server, dcmtk, dimse, free_port, run, serving
+from databases import PostgreSQL
+from peers import (
+    SECONDS,
+    Running,
+    Server,
+    dcmtk,
+    dimse,
+    environment,
+    free_port,
+    run,
+    serving,
+    wait_until,
+)
 from pydicom.data import get_testdata_file
 from senders import instance
 
@@ -131,63 +144,82 @@ def test_more_answers_than_allowed_end_the_query_with_out_of_resources() -> None
 
 # --- killed in the middle
 
-_FIND = """
-import json, sys
-from twisted.internet import task
-from twisted_dimse import STUDY_ROOT, connect
 
-async def main(reactor, peer):
-    options = {"extended": {STUDY_ROOT.find: b"\\x01"}, "reactor": reactor}
-    async with await connect(peer, contexts=[STUDY_ROOT.find], **options) as association:
-        keys = {"SOPInstanceUID": sys.stdin.read().split()}
-        matches = await association.find(keys, level="IMAGE")
-    print(json.dumps([str(match.SOPInstanceUID) for match in matches]))
+class Clients:
+    """The program `senders`, running."""
 
-task.react(main, sys.argv[1:])
-"""
+    def __init__(self, folder: Path) -> None:
+        self._uids = folder / "uids"
+        self._process = subprocess.Popen(
+            [sys.executable, SENDERS], env=environment(), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=SECONDS)
+
+    def begin(self, *words: object) -> None:
+        assert self._process.stdin is not None
+        print(*words, file=self._process.stdin, flush=True)
+
+    def answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def found(self, server: Server, uids: Iterable[str] = ()) -> set[str]:
+        """Which of the SOP Instance UIDs, or of all there are, a query finds."""
+        self._uids.write_text("\n".join(uids))
+        self.begin("find", server.port, self._uids)
+        return set(self.answer())
 
 
-def found(server: Server, *uids: str) -> set[str]:
-    """Which of the SOP Instance UIDs, or of all there are, a query finds."""
-    done = subprocess.run(
-        [sys.executable, "-c", _FIND, f"A@127.0.0.1:{server.port}"],
-        input="\n".join(uids),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout))
+def found(server: Server) -> set[str]:
+    """The SOP Instance UIDs of all there are."""
+    with TemporaryDirectory() as folder, Clients(Path(folder)) as clients:
+        return clients.found(server)
 
 
-def killed_rounds(folder: Path, rounds: int, senders: int, seed: int) -> None:
-    """Kill the server at random moments under its senders; after each time nothing that it
-    acknowledged is missing, damaged or not found, and nothing partial is there."""
+def killed_rounds(
+    folder: Path,
+    rounds: int,
+    senders: int,
+    seed: int,
+    *options: str,
+    also: Callable[[], object] = lambda: None,
+) -> None:
+    """Kill the server at random moments under its senders, now and then while it recovers, too;
+    after each time nothing that it acknowledged is missing, damaged or not found, and nothing
+    partial is there. ``also`` is called when it is dead."""
     chance = random.Random(seed)
-    acknowledged: list[str] = []
-    for number in range(rounds):
-        server = Server(directory=folder / "archive").started()
-        check(server, acknowledged)
-        log = folder / f"acknowledged-{number}"
-        log.touch()
-        sending = Running([sys.executable, SENDERS], server.port, senders, number * 1000, log)
-        # Once it has begun to acknowledge, at a moment that nobody chose.
-        goal = chance.randrange(1, 200)
-        while _count(log) < goal and sending.process.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                sending.process.wait(0.01)
-        server.kill()
-        sending.wait()
-        acknowledged = log.read_text().split()
-        assert acknowledged
-    with serving(directory=folder / "archive") as server:
-        check(server, acknowledged)
+    log = folder / "acknowledged"
+    log.touch()
+    with Clients(folder) as clients:
+        for number in range(rounds + 1):
+            server = Server(*options, directory=folder / "archive").started()
+            while chance.random() < 0.15:
+                server.kill()
+                server = Server(*options, directory=folder / "archive").started()
+            check(server, clients, log.read_text().split())
+            if number == rounds:
+                server.stopped()
+                return
+            log.write_text("")
+            # Once it has begun to acknowledge, at a moment that nobody chose.
+            goal = chance.randrange(1, 200)
+            clients.begin("send", server.port, senders, number * 1000, log)
+            wait_until(lambda: _count(log) >= goal, within=SECONDS)  # noqa: B023
+            server.kill()
+            also()
+            clients.answer()
 
 
-def check(server: Server, acknowledged: list[str]) -> None:
+def check(server: Server, clients: Clients, acknowledged: list[str]) -> None:
     """All of ``acknowledged`` can be found, and is what was sent."""
     if acknowledged:
-        assert found(server, *acknowledged) == set(acknowledged)
+        assert clients.found(server, acknowledged) == set(acknowledged)
     assert server.partial == []
     for uid in acknowledged:
         sender, count = map(int, uid.split(".")[-2:])
@@ -200,9 +232,23 @@ def _count(log: Path) -> int:
 
 
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
-    killed_rounds(tmp_path, rounds=2, senders=3, seed=1)
+    killed_rounds(tmp_path, 2, 3, 1)
+
+
+def test_nor_with_postgresql_which_crashes_too(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    killed_rounds(
+        tmp_path, 2, 3, 1, "--database", postgresql.database(), also=postgresql.crash_and_start
+    )
 
 
 @pytest.mark.soak
-def test_nothing_acknowledged_is_lost_in_200_killed_rounds(tmp_path: Path) -> None:
-    killed_rounds(tmp_path, rounds=200, senders=8, seed=2)
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_nothing_acknowledged_is_lost_in_200_killed_rounds(tmp_path: Path, seed: int) -> None:
+    killed_rounds(tmp_path, 20, 8, seed)
+
+
+@pytest.mark.soak
+def test_nor_in_20_with_postgresql(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    killed_rounds(
+        tmp_path, 20, 8, 1, "--database", postgresql.database(), also=postgresql.crash_and_start
+    )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from archives import archive_in, asking, found, image, retrieved, stored, threads_of
+from databases import PostgreSQL
 from memory import World
 
 from twisted_dimse import StatusError
@@ -103,6 +104,27 @@ def test_without_its_database_it_takes_instances_and_says_so_to_those_who_ask(
     assert len(world.lines("indexing goes on")) == 1
     assert archive.index.count() == 4, "nobody had to ask"
     assert found(world, requestor) == {*UIDS, "1.2.8"}
+
+
+def test_when_postgresql_is_there_again_nobody_is_refused(
+    world: World, tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    with archive_in(world, tmp_path / "archive", database=postgresql.database()) as archive:
+        requestor = asking(world, archive)
+        assert stored(world, requestor, image("1.2.8")) == [0]
+        assert found(world, requestor) == {"1.2.8"}
+        postgresql.crash_and_start()  # and the connections of before are gone
+        assert found(world, requestor) == {"1.2.8"}
+        postgresql.crash()
+        assert sent(world, requestor) == [0, 0, 0]
+        with pytest.raises(StatusError) as refused:
+            found(world, requestor)
+        assert refused.value.status == 0xA700
+        postgresql.start()
+        world.advance(10)
+        assert archive.index.count() == 4
+        assert found(world, requestor) == {*UIDS, "1.2.8"}
+        world.end()
 
 
 def test_a_busy_stream_of_instances_does_not_have_a_failed_batch_tried_more_often(

@@ -4,16 +4,18 @@ gives over the data sets as pydicom reads them."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
+import sqlalchemy as sa
 from corpus import Image, images
 from pydicom import Dataset
 
-from twisted_dimse.archive import matching
+from twisted_dimse.archive import matching, schema
 from twisted_dimse.archive.handler import merged
 from twisted_dimse.archive.header import KEPT, InstanceHeader, Level, Unindexable
 from twisted_dimse.archive.index import Index, IndexUnusable
@@ -45,9 +47,8 @@ def headers() -> list[InstanceHeader]:
 
 
 @pytest.fixture(scope="module")
-def index(headers: list[InstanceHeader], tmp_path_factory: Any) -> Iterator[Index]:
-    path = tmp_path_factory.mktemp("index") / "index.sqlite"
-    index = Index.open(f"sqlite:///{path}")
+def index(headers: list[InstanceHeader], new_database: Callable[[], str]) -> Iterator[Index]:
+    index = Index.open(new_database())
     index.add(headers)
     yield index
     index.close()
@@ -158,9 +159,9 @@ def test_the_modalities_of_a_study_are_its_own(index: Index, datasets: list[Data
 
 
 def test_an_instance_that_comes_again_elsewhere_is_there_once(
-    headers: list[InstanceHeader], tmp_path: Path
+    headers: list[InstanceHeader], database: str, tmp_path: Path
 ) -> None:
-    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    index = Index.open(database)
     first = headers[0]
     elsewhere = tmp_path / "elsewhere.dcm"
     shutil.copy(first.path, elsewhere)
@@ -171,9 +172,9 @@ def test_an_instance_that_comes_again_elsewhere_is_there_once(
 
 
 def test_what_is_removed_leaves_no_empty_study_behind(
-    headers: list[InstanceHeader], tmp_path: Path
+    headers: list[InstanceHeader], database: str
 ) -> None:
-    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    index = Index.open(database)
     index.add(headers)
     index.remove([header.path for header in headers[1:]])
     for level in Level:
@@ -181,30 +182,118 @@ def test_what_is_removed_leaves_no_empty_study_behind(
     index.close()
 
 
-def test_a_commitment_report_is_kept_until_it_is_delivered(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'index.sqlite'}"
-    index = Index.open(url)
+def test_a_commitment_report_is_kept_until_it_is_delivered(database: str) -> None:
+    index = Index.open(database)
     index.keep_report("1.2.3", "MODALITY", "first")
     index.keep_report("1.2.3", "MODALITY", "second")
     index.close()
-    index = Index.open(url)
+    index = Index.open(database)
     assert index.kept_reports() == [("MODALITY", "second")]
     index.forget_report("1.2.3")
     assert index.kept_reports() == []
     index.close()
 
 
-def test_a_database_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
-    import sqlalchemy as sa
+NONSENSE = {
+    0x00100020: b"A\0B" * 3000,  # Patient ID
+    0x00100010: b"N\0^" * 3000 + b"=\0" * 20,  # Patient's Name
+    0x00080020: b"2004\0" + b"9" * 5000,  # Study Date
+    0x00080050: b"\xff\0\xfe" * 2000,  # Accession Number
+    0x00080060: b"C\0" * 5000,  # Modality
+}
 
-    from twisted_dimse.archive import schema
 
-    url = f"sqlite:///{tmp_path / 'index.sqlite'}"
-    Index.open(url).close()
-    with sa.create_engine(url).begin() as connection:
-        connection.execute(schema.info.update().values(value="99"))
-    with pytest.raises(IndexUnusable, match="version 99"):
-        Index.open(url)
+def test_values_that_no_sender_should_send_are_no_reason_not_to_be_found(
+    headers: list[InstanceHeader], database: str
+) -> None:
+    index = Index.open(database)
+    one = replace(headers[0], values={**headers[0].values, **NONSENSE})
+    assert index.add([one, headers[1]]) == []
+    keys = keys_of(StudyInstanceUID=one.study_uid)
+    assert len(entities(index, keys, Level.IMAGE)) == 1
+    index.close()
+
+
+def set_version(database: str, version: int) -> None:
+    """Have a database say that it is of another version."""
+    engine = sa.create_engine(database)
+    with engine.begin() as connection:
+        connection.execute(schema.info.update().values(value=str(version)))
+    engine.dispose()
+
+
+def version_and_columns(database: str) -> tuple[str, set[str]]:
+    """What a database says it is of, and the columns of its studies."""
+    engine = sa.create_engine(database)
+    with engine.connect() as connection:
+        version = connection.scalar(sa.select(schema.info.c.value))
+    columns = {column["name"] for column in sa.inspect(engine).get_columns("studies")}
+    engine.dispose()
+    return str(version), columns
+
+
+def test_a_newer_database_is_refused_in_words_and_left_alone(database: str) -> None:
+    Index.open(database).close()
+    set_version(database, 99)
+    with pytest.raises(IndexUnusable, match="is of version 99, and this program knows those up to"):
+        Index.open(database)
+    assert version_and_columns(database)[0] == "99"
+
+
+def test_an_older_database_is_brought_up_to_date_step_by_step(
+    headers: list[InstanceHeader], database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Index.open(database)
+    index.add(headers[:3])
+    index.close()
+    steps: list[int] = []
+
+    def step(version: int, statement: str) -> Any:
+        def migrate(connection: Any) -> None:
+            steps.append(version)
+            connection.execute(sa.text(statement))
+
+        return migrate
+
+    first, second, third = (schema.VERSION + number for number in (1, 2, 3))
+    migrations = {
+        first: step(first, "ALTER TABLE studies ADD COLUMN first TEXT"),
+        second: step(second, "UPDATE studies SET first = 'known'"),
+        third: step(third, "ALTER TABLE studies ADD COLUMN third TEXT"),
+    }
+    monkeypatch.setattr(schema, "MIGRATIONS", migrations)
+    for version in (first, third):
+        monkeypatch.setattr(schema, "VERSION", version)
+        index = Index.open(database)
+        assert index.count() == 3
+        index.close()
+    assert steps == [first, second, third]
+    version_now, columns = version_and_columns(database)
+    assert version_now == str(third)
+    assert {"first", "third"} <= columns
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Index.open(database).close()
+    before = version_and_columns(database)
+
+    def fails(connection: Any) -> None:
+        connection.execute(sa.text("ALTER TABLE studies ADD COLUMN more TEXT"))
+        connection.execute(sa.text("UPDATE nowhere SET id = 1"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "VERSION", schema.VERSION + 1)
+        patch.setattr(schema, "MIGRATIONS", {schema.VERSION: fails})
+        with pytest.raises(IndexUnusable, match="nowhere"):
+            Index.open(database)
+    assert version_and_columns(database) == before
+    Index.open(database).close()
+
+
+def test_there_is_a_migration_to_each_version() -> None:
+    assert sorted(schema.MIGRATIONS) == list(range(2, schema.VERSION + 1))
 
 
 @pytest.mark.parametrize(

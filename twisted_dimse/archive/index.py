@@ -8,6 +8,7 @@ called in threads, never in the reactor's.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 _ISSUER = 0x00100021
 _MANY = 500  # values in one IN
+_LONGEST = 500  # characters of a column that is searched
 _BUSY_TIMEOUT = 10_000  # milliseconds that SQLite waits for another writer
 
 
@@ -253,10 +255,10 @@ def _patient_rows(headers: dict[str, InstanceHeader]) -> dict[str, dict[str, Any
         groups = [*name_groups(name), "", ""][:3]
         rows[key] = {
             "key": key,
-            "patient_id": next(iter(texts(dataset, PATIENT_ID)), ""),
-            "name_1": groups[0],
-            "name_2": groups[1],
-            "name_3": groups[2],
+            "patient_id": _searchable(next(iter(texts(dataset, PATIENT_ID)), "")),
+            "name_1": _searchable(groups[0]),
+            "name_2": _searchable(groups[1]),
+            "name_3": _searchable(groups[2]),
             "header": encoded,
         }
     return rows
@@ -267,7 +269,13 @@ def _patient_key(header: InstanceHeader) -> str:
     if not patient_id:
         return f"study {header.study_uid}"
     issuer = header.values.get(_ISSUER, b"").strip()
-    return f"{patient_id.hex()} {issuer.hex()}"
+    key = f"{patient_id.hex()} {issuer.hex()}"
+    return key if len(key) <= _LONGEST else hashlib.sha256(key.encode()).hexdigest()
+
+
+def _searchable(text: str) -> str:
+    """As much of a value as a database can have in an index, whatever a sender makes of it."""
+    return text.replace("\0", "")[:_LONGEST]
 
 
 def _study_rows(
@@ -279,8 +287,8 @@ def _study_rows(
             rows[header.study_uid] = {
                 "patient": patients[_patient_key(header)],
                 "uid": header.study_uid,
-                "date": header.text(STUDY_DATE).replace(".", ""),
-                "accession_number": _text(header, Level.STUDY, ACCESSION_NUMBER),
+                "date": _searchable(header.text(STUDY_DATE).replace(".", "")),
+                "accession_number": _searchable(_text(header, Level.STUDY, ACCESSION_NUMBER)),
                 "header": header.dataset(Level.STUDY),
             }
     return rows
@@ -295,7 +303,7 @@ def _series_rows(
             rows[header.series_uid] = {
                 "study": studies[header.study_uid],
                 "uid": header.series_uid,
-                "modality": header.text(MODALITY),
+                "modality": _searchable(header.text(MODALITY)),
                 "header": header.dataset(Level.SERIES),
             }
     return rows

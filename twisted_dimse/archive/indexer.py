@@ -188,8 +188,9 @@ class Indexer:
 
 def _is_of_the_database(error: Exception) -> bool:
     """Whether it is the database that fails, or the disk, and not the values of an instance."""
-    if isinstance(error, sa.exc.DataError | sa.exc.IntegrityError):
-        return False
+    state = str(getattr(getattr(error, "orig", None), "sqlstate", ""))
+    if isinstance(error, sa.exc.DataError | sa.exc.IntegrityError) or state.startswith("54"):
+        return False  # 54: too large for PostgreSQL
     return isinstance(error, sa.exc.DBAPIError | sa.exc.TimeoutError | OSError)
 
 

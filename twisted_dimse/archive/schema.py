@@ -31,6 +31,9 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
 
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer, "sqlite")
+# In the order of their codes, which ranges and prefixes are searched in, whatever the database's.
+_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+_UID = String(64).with_variant(String(64, collation="C"), "postgresql")
 
 info = Table(
     "info",
@@ -44,12 +47,12 @@ patients = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     # Issuer and Patient ID; of a patient without an ID, the study.
-    Column("key", Text, nullable=False, unique=True),
-    Column("patient_id", Text, nullable=False, index=True),
+    Column("key", _TEXT, nullable=False, unique=True),
+    Column("patient_id", _TEXT, nullable=False, index=True),
     # The component groups of the name as `services.matching` compares them.
-    Column("name_1", Text, nullable=False, index=True),
-    Column("name_2", Text, nullable=False, index=True),
-    Column("name_3", Text, nullable=False, index=True),
+    Column("name_1", _TEXT, nullable=False, index=True),
+    Column("name_2", _TEXT, nullable=False, index=True),
+    Column("name_3", _TEXT, nullable=False, index=True),
     Column("header", LargeBinary, nullable=False),
 )
 
@@ -58,9 +61,9 @@ studies = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("patient", _ID, ForeignKey("patients.id"), nullable=False, index=True),
-    Column("uid", String(64), nullable=False, unique=True),
-    Column("date", Text, nullable=False, index=True),
-    Column("accession_number", Text, nullable=False, index=True),
+    Column("uid", _UID, nullable=False, unique=True),
+    Column("date", _TEXT, nullable=False, index=True),
+    Column("accession_number", _TEXT, nullable=False, index=True),
     Column("header", LargeBinary, nullable=False),
 )
 
@@ -69,8 +72,8 @@ series = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("study", _ID, ForeignKey("studies.id"), nullable=False),
-    Column("uid", String(64), nullable=False, unique=True),
-    Column("modality", Text, nullable=False),
+    Column("uid", _UID, nullable=False, unique=True),
+    Column("modality", _TEXT, nullable=False),
     Column("header", LargeBinary, nullable=False),
     Index("series_study_modality", "study", "modality"),
 )
@@ -80,9 +83,9 @@ instances = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("series", _ID, ForeignKey("series.id"), nullable=False),
-    Column("uid", String(64), nullable=False, unique=True),
-    Column("sop_class", String(64), nullable=False),
-    Column("transfer_syntax", String(64), nullable=False),
+    Column("uid", _UID, nullable=False, unique=True),
+    Column("sop_class", _UID, nullable=False),
+    Column("transfer_syntax", _UID, nullable=False),
     Column("path", Text, nullable=False),
     Column("offset", _ID, nullable=False),
     Column("size", _ID, nullable=False),
