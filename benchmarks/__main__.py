@@ -6,12 +6,12 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import __doc__ as about
-from benchmarks import table
+from benchmarks import chart, table
 from benchmarks.harness import Row, measure
 from benchmarks.machine import description
 from benchmarks.rows import chosen_rows
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["table"]:
-        return _table(words[1:])
+        return _print("table", table.markdown, words[1:])
+    if words[:1] == ["chart"]:
+        return _print("chart", chart.svg, words[1:])
     options = _parser().parse_args(words)
     with Settings.made(quick=options.quick, folder=options.folder) as settings:
         try:
@@ -38,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="python -m benchmarks table RESULTS.json prints a results file as Markdown.",
+        epilog="python -m benchmarks table RESULTS.json prints a results file as Markdown, "
+        "python -m benchmarks chart RESULTS.json as SVG.",
     )  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NAME", help="rows: a beginning or a pattern")
     parser.add_argument("--runs", type=int, help="turns of each row (5, or 1 with --quick)")
@@ -78,10 +81,10 @@ def _progress(line: str) -> None:
         print(f"\r\x1b[K{line}\r", end="", file=sys.stderr, flush=True)
 
 
-def _table(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("python -m benchmarks table")
+def _print(name: str, show: Callable[[dict[str, Any]], str], words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(f"python -m benchmarks {name}")
     parser.add_argument("results", type=Path)
-    print(table.markdown(json.loads(parser.parse_args(words).results.read_text())))
+    print(show(json.loads(parser.parse_args(words).results.read_text())), end="")
     return 0
 
 

@@ -64,7 +64,7 @@ def markdown(results: Result) -> str:
     runs += _crowd(results)
     if results.get("quick"):
         runs += " This was a quick run, with too little work to compare."
-    return "\n".join([*lines, "", runs, "", f"Machine: {facts}."])
+    return "\n".join([*lines, "", runs, "", f"Machine: {facts}.", ""])
 
 
 def _crowd(results: Result) -> str:

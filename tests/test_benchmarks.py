@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pydicom
 import pytest
 
-from benchmarks import table, wire
+from benchmarks import chart, table, wire
 from benchmarks.clients import transfer
 from benchmarks.crowd import allow_files, crowd
 from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Sample, measure
@@ -240,6 +241,22 @@ def test_the_table_marks_what_is_not_reached() -> None:
 def test_the_table_marks_a_bound_of_ours_alone() -> None:
     shown = table.markdown(results([Mark(64.0)], [70.0] * 3, [1.0] * 3))
     assert "| b: 1.0 (1.0–1.0) |  | at most 64, **not reached** |" in shown
+
+
+def test_the_chart_has_a_bar_for_each_ratio_and_a_tick_for_its_mark() -> None:
+    shown = ElementTree.fromstring(
+        chart.svg(results([Mark(0.9, DCMTK)], [50.0] * 3, [100.0] * 3))  # type: ignore[arg-type]
+    )
+    texts = [one.text for one in shown.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"work: a to b", "0.50", "not reached yet"} <= set(texts)
+    (bar,) = [
+        one
+        for one in shown.iter("{http://www.w3.org/2000/svg}rect")
+        if one.get("fill") == chart._MISSED and one.get("height") != "12"
+    ]
+    from_level, to_level = chart._at(0.5), chart._at(1)
+    assert float(bar.get("x", 0)) == pytest.approx(from_level, abs=0.1)
+    assert float(bar.get("width", 0)) == pytest.approx(to_level - from_level, abs=0.1)
 
 
 def test_one_that_is_missing_or_fails_keeps_its_place_with_a_note() -> None:
