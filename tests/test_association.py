@@ -1205,6 +1205,27 @@ def test_one_number_of_seconds_is_for_all_that_an_operation_waits_for() -> None:
 # --- what is reported
 
 
+def test_the_line_counts_instances_where_some_moved(world: World) -> None:
+    requestor, acceptor = world.associate(Serving())
+    world.result(requestor.echo())
+    world.result(requestor.store(source()))
+    world.result(requestor.release())
+    for association in (requestor, acceptor):
+        assert (
+            world.lines(f"association {association.number},")[-1]
+            .split(": ")[1]
+            .startswith("released after 1 instance, ")
+        )
+
+
+def test_the_line_counts_one_message(world: World) -> None:
+    requestor, acceptor = world.associate(Serving())
+    world.result(requestor.echo())
+    world.result(requestor.release())
+    (line,) = world.lines(f"association {acceptor.number},")
+    assert "released after 1 message, " in line
+
+
 @pytest.mark.parametrize(
     ("end", "words"),
     [

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority, Pair
+from handshakes import shake_hands
 from twisted.internet import error as transport_errors
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -18,6 +22,9 @@ import twisted_dimse
 from twisted_dimse import VERIFICATION, Handler, Peer, Timeouts, connect
 from twisted_dimse.dimse import command as commands
 from twisted_dimse.server import AssociationFactory
+from twisted_dimse.tls.certificates import Files
+from twisted_dimse.tls.connections import ClientConnections, ServerConnections
+from twisted_dimse.tls.profiles import profile_named
 from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT
 from twisted_dimse.upperlayer import negotiation, pdu
 from twisted_dimse.upperlayer.framing import Fragment, Framer
@@ -217,6 +224,9 @@ REQUESTOR_EVENTS: dict[str, Callable[[], str]] = {
     "a data set where a command is due": during_an_operation(
         lambda requestor: requestor.receive(fragment(b"1234", is_command=False))
     ),
+    "a response with a pending status to an operation that has one response": during_an_operation(
+        lambda requestor: requestor.receive(response(Status=0xFF00))
+    ),
     "a response with a failure status": during_an_operation(
         lambda requestor: requestor.receive(response(Status=0x0122))
     ),
@@ -288,6 +298,7 @@ class Acceptor:
                 f"A-ABORT, reason {part.reason}" if part.source else "A-ABORT, by the service user"
             )
         assert isinstance(part, Fragment)
+        assert self.protocol.provider.established, "after a status the association goes on"
         return f"status 0x{commands.decode(part.data)['Status']:04X}"
 
 
@@ -347,6 +358,47 @@ def overrun() -> str:
     return Acceptor(Faulty(lambda: never)).answer_to(echo(), echo(MessageID=2))
 
 
+def used_twice() -> str:
+    """A message ID in use, with a window that has room for it."""
+    never: Deferred[Any] = Deferred()
+    acceptor = Acceptor(Faulty(lambda: never), associate=False)
+    contexts = (negotiation.PresentationContext(VERIFICATION),)
+    proposal = negotiation.Proposal("SCP", "SCU", contexts, window=negotiation.Window(8, 1))
+    acceptor.protocol.dataReceived(negotiation.propose(proposal).encode())
+    acceptor.transport.clear()
+    return acceptor.answer_to(echo(), echo())
+
+
+def another_sop_class() -> str:
+    store = command(
+        CommandField=commands.C_STORE_RQ,
+        MessageID=1,
+        Priority=0,
+        AffectedSOPClassUID="1.2.840.10008.5.1.4.1.1.2",
+        AffectedSOPInstanceUID="1.2.3",
+        CommandDataSetType=commands.DATA_SET_FOLLOWS,
+    )
+    return Acceptor().answer_to(store, fragment(b"", is_command=False))
+
+
+def client_certificate(*, foreign: bool = False, **validity: timedelta) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        ours = Authority(Path(name))
+        theirs = Authority(Path(name), "Strange CA") if foreign else ours
+        server, client = ours.issue("server", "localhost"), theirs.issue("client", **validity)
+        profile = profile_named("bcp195-rfc8996")
+
+        def files(pair: Pair) -> Files:
+            return Files.of(str(pair.key), str(pair.cert), str(ours.cert))
+
+        outcome = shake_hands(
+            ClientConnections(profile, files(client), "localhost", verify="required"),
+            ServerConnections(profile, files(server), verify="required"),
+        )
+    assert outcome.server_refusal
+    return "a TLS alert" if "alert" in str(outcome.client_error) else str(outcome.client_error)
+
+
 ACCEPTOR_EVENTS: dict[str, Callable[[], str]] = {
     "a PDU of unknown type": lambda: Acceptor().answer_to(b"\x08"),
     "a P-DATA-TF before the association request": lambda: Acceptor(associate=False).answer_to(
@@ -364,6 +416,7 @@ ACCEPTOR_EVENTS: dict[str, Callable[[], str]] = {
     "a request without a message ID": lambda: Acceptor().answer_to(echo(MessageID=None)),
     "a response to nothing that was asked": lambda: Acceptor().answer_to(response()),
     "one operation more than the window allows": overrun,
+    "a message ID that is in use": used_twice,
     "an operation that does not exist": lambda: Acceptor().answer_to(echo(CommandField=0x0040)),
     "an operation in a role that was not agreed": role_not_agreed,
     "an operation that the handler does not serve": lambda: Acceptor().answer_to(
@@ -380,6 +433,13 @@ ACCEPTOR_EVENTS: dict[str, Callable[[], str]] = {
     "a C-ECHO whose handler returns nonsense": lambda: Acceptor(Faulty("nonsense")).answer_to(
         echo()
     ),
+    "a C-STORE of another SOP class than its presentation context's": another_sop_class,
+    "a client certificate that has expired": lambda: client_certificate(
+        begins=timedelta(-3), ends=timedelta(-2)
+    ),
+    "a client certificate of an authority that is not trusted": lambda: client_certificate(
+        foreign=True
+    ),
     "a cancel for nothing that is under way": lambda: Acceptor().answer_to(
         command(CommandField=commands.C_CANCEL_RQ, MessageIDBeingRespondedTo=5)
     ),
@@ -391,6 +451,13 @@ ACCEPTOR_EVENTS: dict[str, Callable[[], str]] = {
 )
 def test_a_bad_request_gets_what_the_table_says(sent: str, got: str) -> None:
     assert ACCEPTOR_EVENTS[sent]() == got
+
+
+def test_what_is_not_sent_when_the_peer_breaks_the_protocol_is_not_sent_any_more() -> None:
+    acceptor = Acceptor()
+    assert acceptor.answer_to(echo() + b"\x08") == "A-ABORT, reason 1"
+    acceptor = Acceptor()
+    assert acceptor.answer_to(echo() + echo(context=5)) == "A-ABORT, reason 5"
 
 
 @pytest.mark.parametrize(

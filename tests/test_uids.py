@@ -101,6 +101,7 @@ def test_a_uid_of_digits_and_dots_is_valid(uid: str) -> None:
     [
         "",
         ".",
+        "1",
         "..",
         "../../x",
         "1.",

@@ -100,6 +100,7 @@ class Association(ServiceUser):
         self.window = Window()
         self.closed: Deferred[DimseError | None] = Deferred()
         self.messages = 0
+        self.instances = 0  # of C-STOREs answered, in either direction
         self.handler = handler or Handler()
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
@@ -410,6 +411,8 @@ class Association(ServiceUser):
         """Send a response of an operation that we perform; `soon` for one of many."""
         if self._over:
             return
+        if response["CommandField"] == commands.C_STORE_RQ | commands.RESPONSE:
+            self.instances += 1
         if telemetry.subscribers:
             telemetry.emit(telemetry.CommandSent(self.number, context_id, CommandSet(response)))
         message = OutgoingMessage(context_id, commands.encode(response), data)
@@ -425,6 +428,8 @@ class Association(ServiceUser):
         field = command["CommandField"]
         incoming: Incoming | None
         if field & commands.RESPONSE:
+            if field == commands.C_STORE_RQ | commands.RESPONSE:
+                self.instances += 1
             sink = self._response_received(context, command)
             incoming = Incoming(sink, self._response_complete) if sink is not None else None
         elif field == commands.C_CANCEL_RQ:
@@ -562,16 +567,25 @@ class Association(ServiceUser):
         octets = protocol.octets_received + protocol.octets_sent
         _log.info(
             "association {number}, {calling} at {address} to {called}: {how} after "
-            "{messages} messages, {size} in {seconds:.1f} s",
+            "{what}, {size} in {seconds:.1f} s",
             number=self.number,
             calling=printable(self.calling_ae_title) or "nobody",
             address=self.address,
             called=printable(self.called_ae_title) or "nobody",
             how=how,
+            what=self._what_moved(),
             messages=self.messages,
+            instances=self.instances,
             size=_in_words(octets),
             seconds=seconds,
         )
+
+    def _what_moved(self) -> str:
+        """Instances where there were some, for they are what an association is for."""
+        count, what = self.instances, "instance"
+        if not count:
+            count, what = self.messages, "message"
+        return f"{count} {what}{'s' * (count != 1)}"
 
     def _emit_end(self, seconds: float) -> None:
         reason, protocol = self._reason, self.protocol

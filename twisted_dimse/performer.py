@@ -27,6 +27,7 @@ from twisted_dimse.dimse.status import (
     MOVE_DESTINATION_UNKNOWN,
     PENDING,
     PROCESSING_FAILURE,
+    SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
     UNRECOGNIZED_OPERATION,
     Category,
@@ -184,6 +185,10 @@ class Performer:
             return UNRECOGNIZED_OPERATION, "the role for this operation was not agreed"
         if field in _DATA_SET_SERVICES and not command.has_data_set:
             return MISTYPED_ARGUMENT, "a data set is due with this operation"
+        if field == commands.C_STORE_RQ and (
+            command.get("AffectedSOPClassUID") != context.abstract_syntax
+        ):
+            return SOP_CLASS_NOT_SUPPORTED, "not the SOP Class of this presentation context"
         return None
 
     def _refuse(self, request: Request, status: int, comment: str) -> Incoming | None:

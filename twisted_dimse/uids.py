@@ -65,12 +65,13 @@ PATIENT_STUDY_ONLY = QueryModel(
 )
 QUERY_MODELS = (STUDY_ROOT, PATIENT_ROOT, PATIENT_STUDY_ONLY)
 
-_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
+_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
 
 
 @functools.lru_cache(4096)
 def is_valid_uid(text: str) -> bool:
-    """Whether ``text`` is built as PS3.5 9.1 demands: digits and dots, at most 64, no padding.
+    """Whether ``text`` is built as PS3.5 9.1 demands: a root and a suffix, so at least two
+    components, of digits and dots, at most 64, no padding.
 
     A valid UID is safe as a file name.
     """
