@@ -41,6 +41,8 @@ PACKAGES = {
     "findscu": "DCMTK",
     "movescu": "DCMTK",
     "getscu": "DCMTK",
+    "dcmconv": "DCMTK",
+    "dcmdump": "DCMTK",
     "dcmqrscp": "DCMTK",
     "wlmscpfs": "DCMTK",
     "gdcmscu": "GDCM's tools",
@@ -333,10 +335,13 @@ def _answers(port: int) -> bool:
 
 
 @contextmanager
-def dcmtk_storescp(folder: Path, *options: str) -> Iterator[int]:
-    """DCMTK's storescp, which keeps what it gets as it came; its port."""
-    port = free_port()
-    words = ["+B", "+xa", "-pm", "-od", folder, *options, port]
+def dcmtk_storescp(
+    folder: Path, *options: str, accept: str = "+xa", port: int = 0
+) -> Iterator[int]:
+    """DCMTK's storescp, which keeps what it gets as it came; its port. ``accept`` is its option for
+    transfer syntaxes."""
+    port = port or free_port()
+    words = ["+B", accept, "-pm", "-od", folder, *options, port]
     with listening(dcmtk("storescp"), *words, port=port):
         yield port
 

@@ -41,6 +41,7 @@ from twisted_dimse.operations import ServiceUser
 from twisted_dimse.outgoing import OutgoingMessage
 from twisted_dimse.performer import Incoming, Performer
 from twisted_dimse.protocol import AssociationProtocol, Timeouts
+from twisted_dimse.transcoding import Transcoder
 from twisted_dimse.upperlayer import negotiation, pdu
 from twisted_dimse.upperlayer.framing import Fragment
 from twisted_dimse.upperlayer.negotiation import AcceptedContext, Agreement, Window
@@ -89,6 +90,7 @@ class Association(ServiceUser):
         request: pdu.AssociateRQ | None = None,
         decision: Decision | None = None,
         connect: Callable[..., Deferred[Association]] | None = None,
+        transcoder: Transcoder | None = None,
     ) -> None:
         super().__init__()
         self.number = next(_numbers)
@@ -103,6 +105,7 @@ class Association(ServiceUser):
         self.instances = 0  # of C-STOREs answered, in either direction
         self.handler = handler or Handler()
         self.reactor = reactor
+        self.transcoder = transcoder or Transcoder(reactor)
         self.seconds: Callable[[], float] = reactor.seconds
         self._request = request
         self._decision = decision

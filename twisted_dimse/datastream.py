@@ -247,16 +247,18 @@ def encode_dataset(dataset: Dataset, transfer_syntax: str) -> bytes:
     return data + b"\x00" if len(data) & 1 else data
 
 
-def decode_dataset(data: bytes | BinaryIO, transfer_syntax: str) -> Dataset:
+def decode_dataset(
+    data: bytes | BinaryIO, transfer_syntax: str, limit: int = MAX_DATA_SET
+) -> Dataset:
     """A pydicom Dataset of an encoded one, whose values pydicom parses when they are looked at.
 
-    Raises `ValueError` for what is not a data set, or inflates to over `MAX_DATA_SET` octets.
+    Raises `ValueError` for what is not a data set, or inflates to over ``limit`` octets.
     """
     from pydicom.filereader import read_dataset
 
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-        file = io.BytesIO(_inflate(file.read()))
+        file = io.BytesIO(_inflate(file.read(), limit))
     implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
     try:
         dataset = read_dataset(file, implicit, transfer_syntax != EXPLICIT_VR_BIG_ENDIAN)
@@ -274,14 +276,14 @@ def set_transfer_syntax(dataset: Dataset, transfer_syntax: str) -> None:
     dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
 
 
-def _inflate(data: bytes) -> bytes:
+def _inflate(data: bytes, limit: int) -> bytes:
     try:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        plain = inflate.decompress(data, MAX_DATA_SET)
+        plain = inflate.decompress(data, limit)
     except zlib.error as error:
         raise ValueError(f"deflated data set cannot be inflated: {error}") from error
     if inflate.unconsumed_tail:
-        raise ValueError(f"deflated data set inflates to over {MAX_DATA_SET} octets")
+        raise ValueError(f"deflated data set inflates to over {limit} octets")
     return plain
 
 

@@ -54,6 +54,10 @@ class ServiceUser(Invoker):
     def _context_of(self, choice: str | int) -> AcceptedContext:
         raise AssertionError("an Association says")
 
+    def accepted_syntaxes(self, abstract_syntax: str) -> tuple[str, ...]:
+        """The transfer syntaxes in which the peer takes what we send of a SOP class."""
+        return tuple(c.transfer_syntax for c in self._contexts_for(abstract_syntax))
+
     # --- the operations
 
     def echo(self) -> Deferred[Response]:

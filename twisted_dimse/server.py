@@ -23,6 +23,7 @@ from twisted_dimse.client import connect
 from twisted_dimse.errors import AssociationRejected
 from twisted_dimse.handler import AssociationRequest, Handler
 from twisted_dimse.protocol import AssociationProtocol, Timeouts
+from twisted_dimse.transcoding import Transcoder
 from twisted_dimse.uids import APPLICATION_CONTEXT
 from twisted_dimse.upperlayer import pdu
 from twisted_dimse.upperlayer.negotiation import DEFAULT_MAX_PDU_LENGTH, Policy
@@ -99,6 +100,7 @@ class AssociationFactory(Factory):
         self.slots = Slots(max_associations)
         self._holders: set[Association] = set()  # of a slot each
         self._reactor = reactor
+        self._transcoder = Transcoder(reactor)
         self._policies: dict[int, tuple[Handler, Policy]] = {}
         self._empty: list[Deferred[None]] = []
 
@@ -116,6 +118,7 @@ class AssociationFactory(Factory):
             handler=handler,
             decision=self,
             connect=functools.partial(connect, calling_ae_title=self.ae_title),
+            transcoder=self._transcoder,
         )
         self.associations.add(association)
         association.protocol.factory = self

@@ -7,12 +7,13 @@ A C-GET sends on its own association, a C-MOVE on one to the destination that is
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.logger import Logger
 
 from twisted_dimse import telemetry
 from twisted_dimse.datastream import DatasetSource, as_source, syntaxes_for
@@ -27,7 +28,9 @@ from twisted_dimse.dimse.status import (
 from twisted_dimse.errors import ContextNotAccepted, DimseError
 from twisted_dimse.handler import Request
 from twisted_dimse.iteration import ManyValues
-from twisted_dimse.uids import DEFAULT_TRANSFER_SYNTAXES
+from twisted_dimse.results import Response
+from twisted_dimse.transcoding import CannotTranscode, other_syntax
+from twisted_dimse.uids import DEFAULT_TRANSFER_SYNTAXES, name_of
 from twisted_dimse.upperlayer.negotiation import MAX_CONTEXTS, PresentationContext
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 _PLAN_AHEAD = 500  # instances looked at before the destination's contexts are proposed
 _MOST_AT_ONCE = 16  # where the window has no limit
 _MOST_COUNTED = 0xFFFF  # the counts are US
+_REASONS_LOGGED = 5
+
+_log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,7 @@ class Retrieval:
         self._proposed: frozenset[tuple[str, str]] = frozenset()
         self._reading = DeferredLock()  # lanes take turns at the handler's iterator
         self._comment = ""
+        self._reasons: Counter[str] = Counter()
 
     async def run(self) -> tuple[int, Any, dict[str, Any]]:
         """Send all; the final response's status, identifier and elements."""
@@ -136,6 +143,7 @@ class Retrieval:
     def _final(self) -> tuple[int, Any, dict[str, Any]]:
         counts = self.counts
         self._count_remaining()
+        self._log_reasons()
         cancelled = self._request.cancelled
         status = CANCEL if cancelled else counts.final_status
         elements: dict[str, Any] = counts.elements(remaining=cancelled)
@@ -148,6 +156,20 @@ class Retrieval:
         identifier = Dataset()
         identifier.FailedSOPInstanceUIDList = counts.failed_uids
         return status, identifier, elements
+
+    def _log_reasons(self) -> None:
+        for reason, count in self._reasons.most_common(_REASONS_LOGGED):
+            _log.warn(
+                "association {number}: {service}: {count} sub-operations failed: {reason}",
+                number=self._request.association.number,
+                service=self._service,
+                count=count,
+                reason=reason,
+            )
+
+    @property
+    def _service(self) -> str:
+        return "C-GET" if self._opener is None else "C-MOVE"
 
     # --- the instances, a few ahead of what is sent
 
@@ -206,28 +228,50 @@ class Retrieval:
     async def _send_one(self, association: Association, source: Any) -> None:
         status: int | None = None
         uid = getattr(source, "sop_instance_uid", "")
-        request = self._request
         self._under_way += 1
         try:
-            if isinstance(source, Exception):
-                raise source
-            response = await association.store(
-                source,
-                check=False,
-                priority=request.command.get("Priority") or 0,
-                move_originator=self._originator(),
-            )
+            response = await self._store(association, source)
             status = response.status
             if category(status) is Category.FAILURE:
-                self._comment = response.comment or f"the destination answered {status:04X}H"
-        except (DimseError, OSError, ValueError) as error:
-            self._comment = str(error)
+                self._blame(f"the destination answered {status:04X}H", response.comment)
+        except OSError as error:
+            self._blame(error.strerror or str(error), str(error))
+        except (DimseError, ValueError) as error:
+            self._blame(str(error))
         self._under_way -= 1
         self.counts.add(status, uid)
         self._count_remaining()
         if telemetry.subscribers:
             self._note(uid, status)
         self._report(self.counts.elements(remaining=True))
+
+    def _blame(self, reason: str, comment: str = "") -> None:
+        """Why a sub-operation failed: for the log, and for the peer in its words or ours."""
+        self._comment = comment or reason
+        self._reasons[reason] += 1
+
+    async def _store(self, association: Association, source: Any) -> Response:
+        """Send an instance, in another transfer syntax where its own was not accepted."""
+        if isinstance(source, Exception):
+            raise source
+        syntax = other_syntax(source, association.accepted_syntaxes(source.sop_class_uid))
+        if syntax is None:
+            return await self._store_as_it_is(association, source)
+        transcoder = self._request.association.transcoder
+        try:
+            async with transcoder.transcoded(source, syntax) as other:
+                return await self._store_as_it_is(association, other)
+        except CannotTranscode as error:
+            name = name_of(source.transfer_syntax)
+            raise ValueError(f"{name} is not taken and {error}") from error
+
+    def _store_as_it_is(self, association: Association, source: Any) -> Deferred[Response]:
+        return association.store(
+            source,
+            check=False,
+            priority=self._request.command.get("Priority") or 0,
+            move_originator=self._originator(),
+        )
 
     def _originator(self) -> tuple[str, int] | None:
         if self._opener is None:
@@ -239,7 +283,7 @@ class Retrieval:
         telemetry.emit(
             telemetry.SubOperationEnded(
                 request.association.number,
-                "C-GET" if self._opener is None else "C-MOVE",
+                self._service,
                 request.message_id,
                 uid,
                 status,
@@ -273,16 +317,31 @@ class Retrieval:
     def _plan(self) -> list[PresentationContext]:
         """A context for each SOP class and transfer syntax of what is known to be sent; what can
         be encoded in several has one context, from which the destination chooses."""
+        sources = [source for source in self._ahead if not isinstance(source, Exception)]
         plan: dict[PresentationContext, None] = {}
-        for source in self._ahead:
-            if not isinstance(source, Exception) and len(plan) < MAX_CONTEXTS:
+        for source in sources:
+            if len(plan) < MAX_CONTEXTS:
                 plan[PresentationContext(source.sop_class_uid, _proposed_for(source))] = None
         self._proposed = frozenset(
             (context.abstract_syntax, syntax)
             for context in plan
             for syntax in context.transfer_syntaxes
         )
+        for context in self._to_transcode(sources):
+            if len(plan) < MAX_CONTEXTS:
+                plan[context] = None
         return list(plan)
+
+    def _to_transcode(self, sources: Iterable[Any]) -> Iterator[PresentationContext]:
+        """A context more for each SOP class, with what everybody knows and is not proposed yet."""
+        for sop_class in dict.fromkeys(source.sop_class_uid for source in sources):
+            syntaxes = [
+                syntax
+                for syntax in DEFAULT_TRANSFER_SYNTAXES
+                if (sop_class, syntax) not in self._proposed
+            ]
+            if syntaxes:
+                yield PresentationContext(sop_class, tuple(syntaxes))
 
     async def _open(self, contexts: list[PresentationContext]) -> Association | None:
         """The association to send on; None where what was planned, or all, has failed instead."""
@@ -292,13 +351,11 @@ class Retrieval:
         try:
             return await self._opener(contexts)
         except ContextNotAccepted as error:
-            self._comment = str(error)
-            self._fail_what_is_ahead()
+            self._fail_what_is_ahead(str(error))
         except (DimseError, ValueError) as error:
-            self._comment = str(error)
-            self._fail_what_is_ahead()
+            self._fail_what_is_ahead(str(error))
             while (source := await self._next()) is not None:
-                self._fail(source)
+                self._fail(source, str(error))
         return None
 
     async def _close(self, association: Association) -> None:
@@ -309,11 +366,12 @@ class Retrieval:
         except DimseError as error:
             self._comment = self._comment or str(error)
 
-    def _fail_what_is_ahead(self) -> None:
+    def _fail_what_is_ahead(self, reason: str) -> None:
         while self._ahead:
-            self._fail(self._ahead.popleft())
+            self._fail(self._ahead.popleft(), reason)
 
-    def _fail(self, source: Any) -> None:
+    def _fail(self, source: Any, reason: str) -> None:
+        self._blame(reason)
         self.counts.add(None, getattr(source, "sop_instance_uid", ""))
 
 

@@ -11,6 +11,7 @@ from memory import World
 from places import Place, serving
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_dimse import PATIENT_ROOT, Handler, Peer, StatusError
@@ -308,12 +309,16 @@ def test_known_sop_classes_need_no_query(world: World) -> None:
 
 
 def many_classes(syntax: str, number: int = 130) -> list[Dataset]:
-    """A study of more SOP classes than an association has contexts for."""
+    """A study of more SOP classes than an association has contexts for. What is compressed cannot
+    be decoded."""
     uids = [f"1.2.840.99.{at}" for at in range(number)]
     made = [instance(at, SOPClassUID=uid) for at, uid in enumerate(uids)]
     for each in made:
         each.file_meta = FileMetaDataset()
         each.file_meta.TransferSyntaxUID = syntax
+        if syntax != EXPLICIT:
+            each.PixelData = encapsulate([b"none"])
+            each["PixelData"].is_undefined_length = True
     return made
 
 

@@ -15,26 +15,21 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThreadPool
 
 from twisted_dimse.association import Association
 from twisted_dimse.client import connect
-from twisted_dimse.datastream import DatasetSource, FileSource, NotDicom, expand_paths
+from twisted_dimse.datastream import FileSource, NotDicom, expand_paths
 from twisted_dimse.errors import AssociationRejected, ContextNotAccepted, DimseError, StatusError
+from twisted_dimse.results import Response
 from twisted_dimse.services.calls import deferred, the_reactor
 from twisted_dimse.services.storage import StoreOutcome, plan_contexts
-from twisted_dimse.uids import (
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    UNCOMPRESSED_TRANSFER_SYNTAXES,
-)
+from twisted_dimse.transcoding import MOST_AT_ONCE, CannotTranscode, Transcoder, other_syntax
+from twisted_dimse.uids import DEFAULT_TRANSFER_SYNTAXES
 from twisted_dimse.upperlayer.negotiation import MAX_CONTEXTS, PresentationContext
 
 Note = Callable[[StoreOutcome], None]
 
 _LANES = 64  # operations that wait on an association whose window is unlimited
-_DECODED = 2  # data sets that are decoded, and in memory, at once on an association
 _LONGEST_PAUSE = 30.0  # seconds
 
 
@@ -57,7 +52,7 @@ async def store_files(
     ``jobs`` associations are open at once. Where one breaks or does not come about, what it had
     not answered goes to a new one, ``retries`` times for each, after a pause; a permanent rejection
     is not tried again. With ``transcode``, a file whose transfer syntax the peer does not take is
-    sent in Explicit or Implicit VR Little Endian, where pydicom can decode it. A file for which
+    sent in Explicit or Implicit VR Little Endian, where it can be decoded. A file for which
     ``known`` is true is skipped. ``outcome`` is called with each file's `StoreOutcome` as it is
     known. Fails with a `DimseError` where no association comes about, or one ends early and no
     try is left.
@@ -72,10 +67,9 @@ async def store_files(
     connection = {"window": window, "reactor": the_reactor(reactor), **options}
     sending = _Sending(peer, connection, jobs, retries, note, transcode)
     await sending.run(plan_contexts(_sources(paths, note, known)))
-    if sending.refused:
-        decoded = _SendingDecoded(peer, connection, jobs, retries, note)
-        decoded.refused = sending.refused
-        await decoded.run(_plan_decoded(sending.refused))
+    if refused := sending.refused:
+        others = _SendingTranscoded(peer, connection, jobs, retries, note, refused=refused)
+        await others.run(_plan_transcoded(refused))
     return outcomes
 
 
@@ -99,7 +93,7 @@ def _sources(
             note(StoreOutcome(path, uid, error=why, skipped=True))
 
 
-def _plan_decoded(
+def _plan_transcoded(
     sources: Iterable[FileSource],
 ) -> Iterator[tuple[list[FileSource], list[PresentationContext]]]:
     """Groups of at most 128 SOP classes, each with one context for what can be written."""
@@ -109,8 +103,7 @@ def _plan_decoded(
     classes = list(by_class)
     for at in range(0, len(classes), MAX_CONTEXTS):
         chosen = classes[at : at + MAX_CONTEXTS]
-        syntaxes = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-        contexts = [PresentationContext(uid, syntaxes) for uid in chosen]
+        contexts = [PresentationContext(uid, DEFAULT_TRANSFER_SYNTAXES) for uid in chosen]
         yield [source for uid in chosen for source in by_class[uid]], contexts
 
 
@@ -187,7 +180,7 @@ class _Sending:
             source = waiting.popleft()
             uid = source.sop_instance_uid
             try:
-                response = await association.store(await self._prepared(source))
+                response = await self._store(association, source)
             except StatusError as error:
                 known = StoreOutcome(source.path, uid, error.status, str(error), source.size)
             except ContextNotAccepted as error:
@@ -202,58 +195,40 @@ class _Sending:
                 known = StoreOutcome(source.path, uid, response.status, "", source.size)
             self._note(known)
 
-    async def _prepared(self, source: FileSource) -> Any:
-        """What is sent for a file."""
-        return source
+    async def _store(self, association: Association, source: FileSource) -> Response:
+        return await association.store(source)
 
     def _refuse(self, source: FileSource, error: ContextNotAccepted) -> None:
-        if self._collect and source.transfer_syntax != EXPLICIT_VR_BIG_ENDIAN:
+        if self._collect:
             self.refused[source] = str(error)
         else:
             self._note(StoreOutcome(source.path, source.sop_instance_uid, None, str(error)))
 
 
-class _SendingDecoded(_Sending):
-    """Sends files in Little Endian without compression, decoding them in threads."""
+class _SendingTranscoded(_Sending):
+    """Sends files in Little Endian without compression."""
 
-    most_lanes = _DECODED
+    most_lanes = MOST_AT_ONCE
 
-    async def _prepared(self, source: FileSource) -> DatasetSource:
-        pool = self._reactor.getThreadPool()
+    def __init__(self, *args: Any, refused: dict[FileSource, str]) -> None:
+        super().__init__(*args)
+        self.refused = refused
+        self._transcoder = Transcoder(self._reactor)
+
+    async def _store(self, association: Association, source: FileSource) -> Response:
+        syntax = other_syntax(source, association.accepted_syntaxes(source.sop_class_uid))
+        if syntax is None:
+            return await association.store(source)
         try:
-            return await deferToThreadPool(self._reactor, pool, decoded, source)
-        except ValueError as error:
-            refusal = self.refused[source]
-            raise ValueError(f"{refusal}; and it cannot be decoded here: {error}") from error
+            async with self._transcoder.transcoded(source, syntax) as other:
+                return await association.store(other)
+        except CannotTranscode as error:
+            raise ValueError(f"{self.refused[source]}, which {error}") from error
 
     def _refuse(self, source: FileSource, error: ContextNotAccepted) -> None:
         """What was said of the file as it is says more than that this was refused as well."""
         uid = source.sop_instance_uid
         self._note(StoreOutcome(source.path, uid, None, self.refused[source]))
-
-
-def decoded(source: FileSource) -> DatasetSource:
-    """The data set of a file, to be sent in an uncompressed transfer syntax. It blocks.
-
-    The SOP Instance UID stays (PS3.4 B.4.1.3). Raises `ValueError` where pydicom cannot decode it.
-    """
-    from pydicom import dcmread
-
-    try:
-        dataset = dcmread(source.path, force=True)
-        if source.transfer_syntax not in UNCOMPRESSED_TRANSFER_SYNTAXES:
-            _check_codecs()
-            dataset.decompress(generate_instance_uid=False)
-    except Exception as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    return DatasetSource(dataset, EXPLICIT_VR_LITTLE_ENDIAN)
-
-
-def _check_codecs() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("numpy") is None:
-        raise ValueError("pip install 'twisted-dimse[codecs]' brings what can")
 
 
 async def _all(running: list[Deferred[None]], matters: Callable[[], bool] = lambda: True) -> None:
