@@ -17,16 +17,23 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
-from pydicom import Dataset, config
+from pydicom import Dataset, charset, config
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.valuerep import PersonName
 
+# Latin alphabet No. 9, which pydicom does not know yet.
+for _term in ("ISO_IR 203", "ISO 2022 IR 203"):
+    charset.python_encoding.setdefault(_term, "iso8859_15")
+charset.CODES_TO_ENCODINGS.setdefault(b"\x1b-b", "iso8859_15")
+charset.ENCODINGS_TO_CODES.setdefault("iso8859_15", b"\x1b-b")
+
 SPECIFIC_CHARACTER_SET = 0x00080005
 TIMEZONE_OFFSET_FROM_UTC = 0x00080201
 
 UTF_8 = "ISO_IR 192"
+_ASCII = ("", "ISO_IR 6", "ISO 2022 IR 6")
 TIMES = ("DA", "TM", "DT")
 NUMBERS = ("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV")
 
@@ -34,6 +41,7 @@ _IN_CHARACTER_SET = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
 _PLAIN_TEXT = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"))
 _ONE_VALUE = frozenset(("LT", "ST", "UR", "UT"))
 _OCTETS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
+_GB_2312 = b"\x1b$)A"  # the escape of ISO 2022 IR 58
 _DELIMITERS = {ord(character) for character in "\\\r\n\t\f^="}
 
 
@@ -62,7 +70,7 @@ def texts(dataset: Dataset, tag: int) -> tuple[str, ...]:
         return _texts_of_value(element)
     value, vr = element.value or b"", vr_of(dataset, tag)
     if vr in _IN_CHARACTER_SET:
-        text = decode_bytes(value, _encodings(dataset), _DELIMITERS)
+        text = _decoded(value, dataset)
     elif vr in _PLAIN_TEXT:
         text = value.decode("latin-1")
     elif vr in _OCTETS:
@@ -111,6 +119,12 @@ def _values(found: list[str], vr: str) -> tuple[str, ...]:
 def _without_padding(text: str, vr: str) -> str:
     text = text.rstrip("\x00 ")
     return text if vr in ("LT", "ST", "UC", "UR", "UT") else text.lstrip(" ")
+
+
+def _decoded(value: bytes, dataset: Dataset) -> str:
+    if _GB_2312 in value:  # which pydicom would leave in
+        return value.replace(_GB_2312, b"").decode("gb2312", "replace")
+    return decode_bytes(value, _encodings(dataset), _DELIMITERS)
 
 
 def _encodings(dataset: Dataset) -> list[str]:
@@ -206,7 +220,7 @@ def _can_write(character: str, terms: tuple[str, ...]) -> bool:
     if character.isascii():
         return True
     for term in terms:
-        if term in ("", "ISO_IR 6", "ISO 2022 IR 6"):
+        if term in _ASCII or term == "ISO 2022 IR 58":  # which pydicom writes without its escape
             continue
         encoding = convert_encodings(term)[0]
         try:
