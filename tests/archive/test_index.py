@@ -17,7 +17,14 @@ from pydicom import Dataset
 
 from twisted_dimse.archive import matching, schema
 from twisted_dimse.archive.handler import merged
-from twisted_dimse.archive.header import KEPT, InstanceHeader, Level, Unindexable
+from twisted_dimse.archive.header import (
+    KEPT,
+    SERIES_UID,
+    STUDY_UID,
+    InstanceHeader,
+    Level,
+    Unindexable,
+)
 from twisted_dimse.archive.index import Index, IndexUnusable
 from twisted_dimse.datastream import decode_dataset
 from twisted_dimse.services.matching import matcher
@@ -168,6 +175,25 @@ def test_an_instance_that_comes_again_elsewhere_is_there_once(
     index.add([first])
     assert index.add([InstanceHeader.read(str(elsewhere))]) == [first.path]
     assert index.count() == 1
+    index.close()
+
+
+@pytest.mark.parametrize("batches", [[[0, 1]], [[0], [1]], [[0], [1, 0, 1]]], ids=str)
+def test_an_instance_that_comes_again_in_another_study_leaves_no_empty_one(
+    headers: list[InstanceHeader], tmp_path: Path, batches: list[list[int]]
+) -> None:
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    first = replace(headers[0], path="first")
+    moved = {
+        tag: b"1.2.3" if tag in (STUDY_UID, SERIES_UID) else value
+        for tag, value in first.values.items()
+    }
+    both = [first, replace(first, path="second", values=moved)]
+    removed = [path for batch in batches for path in index.add([both[at] for at in batch])]
+    assert set(removed) == {"first"}
+    assert index.held([first.sop_instance_uid])[first.sop_instance_uid][1] == "second"
+    for level in Level:
+        assert len(index.fetch(matching.entities(Dataset(), level, {}))) == 1
     index.close()
 
 

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive import matching
+from twisted_dimse.archive.duplicates import Duplicates
 from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
 from twisted_dimse.archive.header import KEPT, Level
 from twisted_dimse.archive.indexer import Indexer
@@ -128,6 +129,15 @@ class Archive:
         """An instance is filed under ``path``."""
         self.indexer.stored(self._folder.relative(path))
 
+    @property
+    def is_part(self) -> bool:
+        """Whether other processes serve the same archive."""
+        return self._folder.part is not None
+
+    def absolute(self, path: str) -> str:
+        """The path of a file that the index names."""
+        return self._folder.absolute(path)
+
     def in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
         """Read from the index off the reactor. Fails with `StatusError` 0xA700 where that cannot
         be done now."""
@@ -179,12 +189,16 @@ class ArchiveHandler(Handler):
         self.archive = archive
         self._ae_title = ae_title
         self._max_results = max_results
+        self._duplicates = Duplicates(archive)
         models = [uid for model in QUERY_MODELS for uid in model[1:]]
         self.extended = {uid: OPTIONS.answer(uid) for uid in models}
         self.contexts = [VERIFICATION, *models, *storage_sop_classes()]
 
     def store_sink(self, request: Request) -> Sink:
-        return self.archive.files.sink(request, self.archive.stored)
+        sink = self.archive.files.sink(request, self.archive.stored)
+        if self.archive.files.on_duplicate == "replace":
+            return sink
+        return self._duplicates.sink(sink, request.sop_instance_uid)
 
     async def find(self, request: Request) -> AsyncIterator[Any]:
         uid = request.sop_class_uid

@@ -102,11 +102,12 @@ class Index:
     def add(self, headers: Iterable[InstanceHeader]) -> list[str]:
         """Index instances, the later of two with one UID. Gives the paths of instances that were
         replaced and lie elsewhere."""
+        headers = list(headers)
         latest = {header.sop_instance_uid: header for header in headers}
         if not latest:
             return []
         with self._engine.begin() as connection:
-            replaced = _remove_instances(connection, latest)
+            elsewhere = _remove_instances(connection, latest)
             patients = _insert_missing(connection, schema.patients, "key", _patient_rows(latest))
             studies = _insert_missing(
                 connection, schema.studies, "uid", _study_rows(latest, patients)
@@ -118,8 +119,10 @@ class Index:
                 schema.instances.insert(),
                 [_instance_row(header, series) for header in latest.values()],
             )
-            _remove_empty(connection)
-        return [path for uid, path in replaced.items() if path != latest[uid].path]
+            for part in _parts(elsewhere.values()):
+                _remove_empty(connection, schema.series.c.id.in_(part))
+        kept = {header.path for header in latest.values()}
+        return [path for path in (*elsewhere, *(h.path for h in headers)) if path not in kept]
 
     def remove(self, paths: Sequence[str]) -> None:
         """Take the instances at ``paths`` out, and what is empty without them."""
@@ -128,7 +131,7 @@ class Index:
                 connection.execute(
                     schema.instances.delete().where(schema.instances.c.path.in_(part))
                 )
-            _remove_empty(connection, everywhere=True)
+            _remove_empty(connection, sa.true())
 
     # --- storage commitment reports
 
@@ -216,7 +219,7 @@ def _watch_file(engine: Engine) -> None:
     sa.event.listen(engine, "checkout", taken)
 
 
-def _parts(values: Iterable[str]) -> Iterator[list[str]]:
+def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
     values = list(values)
     for start in range(0, len(values), _MANY):
         yield values[start : start + _MANY]
@@ -329,27 +332,40 @@ def _text(header: InstanceHeader, level: Level, tag: int) -> str:
     return next(iter(texts(dataset, tag)), "")
 
 
-def _remove_instances(connection: Connection, uids: Iterable[str]) -> dict[str, str]:
-    """Delete the rows of instances that are stored anew; the paths they had."""
+def _remove_instances(connection: Connection, latest: dict[str, InstanceHeader]) -> dict[str, int]:
+    """Delete the rows of instances that are stored anew; path and series of those elsewhere."""
     table = schema.instances
-    paths: dict[str, str] = {}
-    for part in _parts(uids):
+    elsewhere: dict[str, int] = {}
+    for part in _parts(latest):
         there = table.c.uid.in_(part)
-        statement = sa.select(table.c.uid, table.c.path).where(there)
-        paths.update(tuple(row) for row in connection.execute(statement))
-        if paths:
+        statement = sa.select(table.c.uid, table.c.path, table.c.series).where(there)
+        rows = connection.execute(statement).all()
+        if rows:
             connection.execute(table.delete().where(there))
-    return paths
+        elsewhere |= {path: series for uid, path, series in rows if path != latest[uid].path}
+    return elsewhere
 
 
-def _remove_empty(connection: Connection, *, everywhere: bool = False) -> None:
-    """Delete series, studies and patients that have nothing in them any more."""
-    if not everywhere:
-        return
-    for table, inner, column in (
-        (schema.series, schema.instances, "series"),
-        (schema.studies, schema.series, "study"),
-        (schema.patients, schema.studies, "patient"),
-    ):
-        used = sa.select(inner.c.id).where(inner.c[column] == table.c.id)
-        connection.execute(table.delete().where(~used.exists()))
+def _remove_empty(connection: Connection, of: Any) -> None:
+    """Delete those series for which the condition ``of`` holds that have nothing in them any more,
+    and then the studies and patients that have nothing without them."""
+    series, studies, patients = schema.series, schema.studies, schema.patients
+    emptied = _delete_unused(connection, series, of, schema.instances.c.series, series.c.study)
+    for part in _parts(emptied):
+        emptied = _delete_unused(
+            connection, studies, studies.c.id.in_(part), series.c.study, studies.c.patient
+        )
+        for patient in _parts(emptied):
+            of_patients = patients.c.id.in_(patient)
+            _delete_unused(connection, patients, of_patients, studies.c.patient, patients.c.id)
+
+
+def _delete_unused(
+    connection: Connection, table: sa.Table, of: Any, user: Any, above: Any
+) -> set[int]:
+    """Delete the rows that no ``user`` names; the values of their column ``above``."""
+    unused = sa.and_(of, ~sa.exists().where(user == table.c.id))
+    found = set(connection.scalars(sa.select(above).where(unused)))
+    if found:
+        connection.execute(table.delete().where(unused))
+    return found

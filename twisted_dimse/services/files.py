@@ -227,7 +227,7 @@ class InstanceSink:
         try:
             if self._descriptor < 0:
                 self._open(b"")
-            final = self._final_path()
+            final = self.final_path()
             descriptor, self._descriptor = self._descriptor, -1
             filed = self._files.file(descriptor, self._partial, final)
         except OSError as error:
@@ -272,7 +272,8 @@ class InstanceSink:
         if written < len(header) + len(data):
             _write_all(self._descriptor, memoryview(header + bytes(data))[written:])
 
-    def _final_path(self) -> str:
+    def final_path(self) -> str:
+        """Where the instance will lie. Raises `StatusError` 0xA900 for one without a place."""
         study = self._scan.text(STUDY_INSTANCE_UID)
         series = self._scan.text(SERIES_INSTANCE_UID)
         missing = [

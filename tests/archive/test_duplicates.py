@@ -1,0 +1,80 @@
+"""The same SOP Instance UID again, in the same study, in another one, and at the same moment."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from peers import dimse, serving, wait_until
+from raw import Client, dataset
+
+NODE = ("--listen", "tcp:0:interface=127.0.0.1")
+UID = "1.2.840.99.5"
+FIRST, SECOND = dataset(UID, 100, study="1.2.3"), dataset(UID, 200, study="1.2.9")
+RULES = [("keep", 0, FIRST, "1.2.3"), ("reject", 0x0111, FIRST, "1.2.3"),
+         ("replace", 0, SECOND, "1.2.9")]  # fmt: skip
+
+
+def found(peer: str) -> str:
+    return dimse("find", peer, "-L", "STUDY", "-k", "StudyInstanceUID", "--json").succeeded().out
+
+
+@pytest.mark.parametrize("durability", ["sync", "commit"])
+@pytest.mark.parametrize(("rule", "status", "kept", "study"), RULES, ids=[r[0] for r in RULES])
+def test_an_instance_that_comes_again_in_another_study(
+    rule: str, status: int, kept: bytes, study: str, durability: str
+) -> None:
+    with serving(*NODE, "--on-duplicate", rule, "--durability", durability) as server:
+        with Client(server.port) as client:
+            client.associate()
+            assert client.store(UID, FIRST).status == 0
+            assert client.store(UID, SECOND, message_id=2).status == status
+            assert client.store(UID, FIRST, message_id=3).status == status
+            assert client.store(UID, kept, message_id=4).status == status
+            client.release()
+        there = found(server.peer)
+        assert there.count("00080052") == 1
+        assert study in there
+        wait_until(lambda: len(server.stored) == 1)  # what was replaced goes with its rows
+        assert server.stored[0].read_bytes().endswith(kept)
+        assert server.partial == []
+
+
+def test_it_is_known_after_a_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    with serving(*NODE, directory=folder) as server, Client(server.port) as client:
+        client.associate()
+        assert client.store(UID, FIRST).status == 0
+        client.release()
+    with serving(*NODE, "--on-duplicate", "reject", directory=folder) as server:
+        other = "1.2.840.99.6"
+        for number in range(2):
+            with Client(server.port) as client:
+                client.associate()
+                assert client.store(UID, SECOND).status == 0x0111
+                again = dataset(other, 50, study=f"1.2.7.{number}")
+                assert client.store(other, again, message_id=2).status == (number and 0x0111)
+                client.release()
+        assert len(server.stored) == 2
+
+
+def test_of_those_that_come_at_the_same_moment_one_is_kept() -> None:
+    with serving(*NODE, "--on-duplicate", "reject") as server:
+        statuses: list[int] = []
+
+        def store(study: int) -> None:
+            with Client(server.port) as client:
+                client.associate()
+                data = dataset(UID, 100_000, study=f"1.2.{study}")
+                statuses.append(client.store(UID, data).status)
+                client.release()
+
+        senders = [threading.Thread(target=store, args=(study,)) for study in range(8)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        assert sorted(statuses) == [0, *[0x0111] * 7]
+        assert len(server.stored) == 1
+        assert server.partial == []

@@ -1,0 +1,96 @@
+"""``--on-duplicate keep`` and ``reject`` where an instance comes again in another study or series.
+
+The same study and series is the same path, which `services.files` sees. Anything else is known by
+the index, and where its rows are not there yet, by what was stored since the start.
+
+    duplicates = Duplicates(archive)
+    sink = duplicates.sink(archive.files.sink(request, archive.stored), request.sop_instance_uid)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, DeferredLock
+
+from twisted_dimse.dimse.status import DUPLICATE_SOP_INSTANCE, SUCCESS
+from twisted_dimse.errors import StatusError
+from twisted_dimse.services.files import InstanceSink
+
+if TYPE_CHECKING:
+    from twisted_dimse.archive.handler import Archive
+
+_MOST_KNOWN = 100_000  # paths in memory
+
+
+class Duplicates:
+    """Finds the path of an instance that is in an archive already.
+
+    A look costs one row read from the index, in a thread, and only the first waits for rows: for
+    what an earlier run left over. Where several processes serve the archive each look waits for
+    them, since only the index tells what the others have stored.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._known: dict[str, str] | None = None  # UID: path of those that were stored
+        self._locks: dict[str, DeferredLock] = {}
+
+    def sink(self, sink: InstanceSink, uid: str) -> DuplicateSink:
+        """The same sink, but for one instance of each UID."""
+        return DuplicateSink(self, sink, uid)
+
+    async def finish(self, sink: InstanceSink, uid: str) -> int:
+        """Finish a sink where the UID is new, or has the same path; the status."""
+        lock = self._locks.setdefault(uid, DeferredLock())
+        async with lock:
+            try:
+                return await self._finish(sink, uid)
+            finally:
+                if not lock.waiting:
+                    self._locks.pop(uid, None)
+
+    async def _finish(self, sink: InstanceSink, uid: str) -> int:
+        path = sink.final_path()
+        before = await self._path_of(uid)
+        if before is not None and before != path:
+            sink.abandon()
+            if self._archive.files.on_duplicate == "keep":
+                return SUCCESS
+            raise StatusError(DUPLICATE_SOP_INSTANCE, "stored already, in another study or series")
+        status = sink.finish()
+        if isinstance(status, Deferred):
+            status = await status
+        if self._known is not None:
+            self._known[uid] = path
+        return int(status)
+
+    async def _path_of(self, uid: str) -> str | None:
+        archive = self._archive
+        if self._known is None or archive.is_part or len(self._known) > _MOST_KNOWN:
+            await archive.up_to_date()
+            self._known = {}
+        if uid in self._known:
+            return self._known[uid]
+        held = await archive.in_thread(archive.index.held, [uid])
+        return archive.absolute(held[uid][1]) if uid in held else None
+
+
+class DuplicateSink:
+    """An `InstanceSink` that is finished by `Duplicates` (`datastream.Sink`)."""
+
+    def __init__(self, duplicates: Duplicates, sink: InstanceSink, uid: str) -> None:
+        self._duplicates = duplicates
+        self._sink = sink
+        self._uid = uid
+        self.write = sink.write
+        self.abandon = sink.abandon
+
+    def finish(self) -> Deferred[int]:
+        done = Deferred.fromCoroutine(self._duplicates.finish(self._sink, self._uid))
+        done.addErrback(self._failed)
+        return done
+
+    def _failed(self, failure: object) -> object:
+        self._sink.abandon()
+        return failure
