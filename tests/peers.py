@@ -309,12 +309,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def listening(command: Command, *more: str | Path | int, port: int) -> Iterator[Running]:
-    """A server of another project, once it answers at ``port``."""
+def listening(
+    command: Command, *more: str | Path | int, port: int, tls: bool = False
+) -> Iterator[Running]:
+    """A server of another project, once it answers at ``port``; with ``tls``, once it listens."""
+    ready = _listens if tls else _answers
     server = Running(command, *more)
     try:
         deadline = time.monotonic() + SECONDS
-        while not _answers(port):
+        while not ready(port):
             assert server.process.poll() is None, f"ended early:\n{server.said}"
             assert time.monotonic() < deadline, f"does not listen:\n{server.said}"
             with suppress(subprocess.TimeoutExpired):
@@ -332,6 +335,14 @@ def _answers(port: int) -> bool:
         return raw.echoes(port)
     except (OSError, AssertionError):
         return False
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

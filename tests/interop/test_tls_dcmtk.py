@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,24 +135,8 @@ def storescp(papers: Papers, folder: Path, *words: str | Path) -> Iterator[str]:
     """DCMTK's receiver over TLS, when it listens; as a peer."""
     port = peers.free_port()
     command = [*peers.dcmtk("storescp"), *own(papers.node), *papers.trust, *words]
-    running = peers.Running(command, "+xa", "-od", folder, port)
-    try:
-        deadline = time.monotonic() + peers.SECONDS
-        while not _listens(port):
-            assert running.process.poll() is None, running.said
-            assert time.monotonic() < deadline, running.said
-            time.sleep(0.05)
+    with peers.listening(command, "+xa", "-od", folder, port, port=port, tls=True):
         yield f"STORESCP@127.0.0.1:{port}"
-    finally:
-        running.kill()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 def secure(papers: Papers, pair: Pair | None = None) -> list[str | Path]:

@@ -1,0 +1,139 @@
+"""TLS with Orthanc in both directions, where it asks for client certificates and where not."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peers
+import pytest
+from certificates import Authority, Pair
+from pydicom.data import get_testdata_file
+
+pytestmark = pytest.mark.interop
+
+IMAGE = str(get_testdata_file("CT_small.dcm"))
+
+
+@dataclass(frozen=True)
+class Papers:
+    """RSA, since DCMTK, which is in Orthanc, proposes no suite for ECDSA."""
+
+    authority: Authority
+    node: Pair
+    orthanc: Pair
+    strange: Pair
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
+    folder = tmp_path_factory.mktemp("papers")
+    authority = Authority(folder)
+    return Papers(
+        authority,
+        authority.issue("node", "127.0.0.1", "localhost", with_rsa=2048),
+        authority.issue("orthanc", "127.0.0.1", "localhost", with_rsa=2048),
+        Authority(folder, "Strange CA").issue("strange", with_rsa=2048),
+    )
+
+
+@pytest.fixture(scope="module")
+def node(papers: Papers) -> Iterator[peers.Server]:
+    """A node of ours that takes those with a certificate of our authority."""
+    words = f"{papers.node.words}:ca={papers.authority.cert}"
+    endpoint = f"dicomtls:0:{words}:interface=127.0.0.1"
+    with peers.serving("--store-only", "--listen", endpoint) as server:
+        yield server
+
+
+class Orthanc:
+    """Orthanc with TLS, which knows our node. With ``asks`` it wants client certificates."""
+
+    def __init__(self, papers: Papers, node: peers.Server, folder: Path, asks: bool) -> None:
+        self.papers, self.asks = papers, asks
+        self.port, self.http = peers.free_port(), peers.free_port()
+        self.configuration = folder / "orthanc.json"
+        ours = {"AET": "TWISTED-DIMSE", "Host": "127.0.0.1", "Port": node.port, "UseDicomTls": True}
+        settings = {
+            "DicomAet": "ORTHANC",
+            "DicomPort": self.port,
+            "HttpPort": self.http,
+            "StorageDirectory": str(folder / "db"),
+            "IndexDirectory": str(folder / "db"),
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomCheckCalledAet": False,
+            "DicomAlwaysAllowStore": True,
+            "DicomAlwaysAllowEcho": True,
+            "DicomTlsEnabled": True,
+            "DicomTlsCertificate": str(papers.orthanc.cert),
+            "DicomTlsPrivateKey": str(papers.orthanc.key),
+            "DicomTlsTrustedCertificates": str(papers.authority.cert),
+            "DicomTlsRemoteCertificateRequired": asks,
+            "DicomModalities": {"ours": ours},
+        }
+        self.configuration.write_text(json.dumps(settings))
+
+    def rest(self, path: str, data: bytes | None = None) -> Any:
+        asked = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", data=data)
+        with urllib.request.urlopen(asked, timeout=peers.SECONDS) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def peer(self, pair: Pair | None) -> str:
+        own = f":{pair.words}" if pair else ""
+        return f"ORTHANC@dicomtls:127.0.0.1:{self.port}:ca={self.papers.authority.cert}{own}"
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["asks", "does-not-ask"])
+def orthanc(
+    request: pytest.FixtureRequest,
+    papers: Papers,
+    node: peers.Server,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Orthanc]:
+    program = peers.program("Orthanc")
+    made = Orthanc(papers, node, tmp_path_factory.mktemp("orthanc"), request.param)
+    with peers.listening([program], made.configuration, port=made.http, tls=True):
+        yield made
+
+
+def test_dimse_stores_with_a_certificate(orthanc: Orthanc, papers: Papers) -> None:
+    peers.dimse("store", orthanc.peer(papers.node), IMAGE).succeeded()
+    assert len(orthanc.rest("/instances")) == 1
+
+
+def test_dimse_without_a_certificate(orthanc: Orthanc) -> None:
+    done = peers.dimse("echo", orthanc.peer(None))
+    assert done.status == (3 if orthanc.asks else 0), done.said
+
+
+def test_dimse_with_a_certificate_of_a_strange_authority(orthanc: Orthanc, papers: Papers) -> None:
+    done = peers.dimse("echo", orthanc.peer(papers.strange))
+    assert done.status == 3, done.said
+
+
+def test_it_stores_with_us(orthanc: Orthanc, node: peers.Server) -> None:
+    """It shows its certificate, which our node demands."""
+    node.empty()
+    orthanc.rest("/instances", Path(IMAGE).read_bytes())
+    orthanc.rest("/modalities/ours/echo", b"{}")
+    (instance,) = orthanc.rest("/instances")
+    orthanc.rest("/modalities/ours/store", instance.encode())
+    assert len(node.stored) == 1
+
+
+def test_it_does_not_talk_to_whom_it_does_not_trust(orthanc: Orthanc, papers: Papers) -> None:
+    endpoint = f"dicomtls:0:{papers.strange.words}:interface=127.0.0.1"
+    with peers.serving("--store-only", "--listen", endpoint) as stranger:
+        modality = {"AET": "X", "Host": "127.0.0.1", "Port": stranger.port, "UseDicomTls": True}
+        url = f"http://127.0.0.1:{orthanc.http}/modalities/stranger"
+        put = urllib.request.Request(url, json.dumps(modality).encode(), method="PUT")
+        with urllib.request.urlopen(put, timeout=peers.SECONDS):
+            pass
+        with pytest.raises(urllib.error.HTTPError):
+            orthanc.rest("/modalities/stranger/echo", b"{}")
