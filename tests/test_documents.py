@@ -40,6 +40,7 @@ from pydicom.data import get_testdata_file
 
 import twisted_dimse
 from twisted_dimse.cli.main import COMMANDS
+from twisted_dimse.dimse.command import REQUEST_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -435,6 +436,24 @@ def test_the_design_names_what_exists() -> None:
     assert not [f"{kind}.{name}" for kind, name in told if not hasattr(classes.get(kind), name)]
     rooms = re.findall(r"`([a-z]+(?:/[a-z_]+)*(?:\.py|/))`", text)
     assert not [room for room in rooms if not any((ROOT / up / room).exists() for up in PLACES)]
+
+
+def test_every_test_that_the_interoperability_names_exists() -> None:
+    text = (ROOT / "docs" / "interoperability.md").read_text("utf-8")
+    tests = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(r"`(?:(test_\w+\.py)::)?(test_\w+)`", text)
+    assert named
+    for file, name in named:
+        assert f"def {name}(" in tests[file or "test_negotiation_pynetdicom.py"]
+
+
+@pytest.mark.parametrize("peer", ["pynetdicom", "dcmjs-dimse"])
+@pytest.mark.parametrize("direction", ["asks us", "is asked"])
+def test_each_of_the_eleven_services_is_shown_with_a_peer(peer: str, direction: str) -> None:
+    text = (ROOT / "docs" / "interoperability.md").read_text("utf-8")
+    rows = re.findall(rf"^\| {peer} \| {direction} \| (.+?) \| `", text, re.MULTILINE)
+    shown = {service for row in rows for service in row.split(", ")}
+    assert shown >= set(REQUEST_NAMES.values())
 
 
 def test_each_command_left_to_ci_is_run_there() -> None:

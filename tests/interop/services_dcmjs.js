@@ -62,6 +62,7 @@ function others(add) {
   }));
   add('c-get', requests.CGetRequest.createStudyGetRequest(study));
   add('c-move', requests.CMoveRequest.createStudyMoveRequest('NOBODY', study));
+  add('c-move', requests.CMoveRequest.createStudyMoveRequest('DESTINATION', study));
   add('n-create', new requests.NCreateRequest(FILM_SESSION, '1.2.5', PRINT), {
     NumberOfCopies: '1',
   });
@@ -73,6 +74,12 @@ function others(add) {
 }
 
 const kept = {};
+
+function image() {
+  return new Dataset({
+    SOPClassUID: '1.2.840.10008.5.1.4.1.1.7', SOPInstanceUID: '1.2.3.4', PatientID: '7',
+  }, TransferSyntax.ImplicitVRLittleEndian);
+}
 
 class Peer extends Scp {
   associationRequested(association) {
@@ -122,10 +129,7 @@ class Peer extends Scp {
   }
 
   cGetRequest(request, callback) {
-    const image = new Dataset({
-      SOPClassUID: '1.2.840.10008.5.1.4.1.1.7', SOPInstanceUID: '1.2.3.4', PatientID: '7',
-    }, TransferSyntax.ImplicitVRLittleEndian);
-    this.sendRequests(new requests.CStoreRequest(image));
+    this.sendRequests(new requests.CStoreRequest(image()));
     const last = responses.CGetResponse.fromRequest(request);
     last.setStatus(Status.Success);
     last.setCompleted(1);
@@ -134,8 +138,21 @@ class Peer extends Scp {
 
   cMoveRequest(request, callback) {
     const last = responses.CMoveResponse.fromRequest(request);
-    last.setStatus(0xa801);
-    callback([last]);
+    const title = request.getCommandDataset().getElement('MoveDestination').trim();
+    const [, destination] = /^PORT(\d+)$/.exec(title) || [];
+    if (!destination) {
+      last.setStatus(0xa801);
+      callback([last]);
+      return;
+    }
+    const client = new Client();
+    client.addRequest(new requests.CStoreRequest(image()));
+    client.on('associationReleased', () => {
+      last.setStatus(Status.Success);
+      last.setCompleted(1);
+      callback([last]);
+    });
+    client.send('127.0.0.1', Number(destination), 'DCMJS', title);
   }
 
   nCreateRequest(request, callback) {

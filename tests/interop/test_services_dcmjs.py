@@ -21,6 +21,7 @@ from twisted_dimse import (
     STUDY_ROOT,
     VERIFICATION,
     Handler,
+    Peer,
     StatusError,
     connect,
     query,
@@ -100,7 +101,9 @@ def test_it_asks_us_for_all_eleven_services(node: list[Any], loop: Loop) -> None
         QueryRetrieveHandler(lambda: held),
         Printing([GRAYSCALE_PRINT], {PRINTER_INSTANCE: printer}),
     )
-    port = loop.listen(handler)
+    destination = Storing()
+    there = Peer("DESTINATION", f"127.0.0.1:{loop.listen(destination)}")
+    port = loop.listen(handler, peers={"DESTINATION": there})
     done = peers.run(node, "ask", port, STUDY).succeeded()
     said = [json.loads(line) for line in done.out.splitlines()]
     statuses: dict[str, list[int]] = {}
@@ -112,7 +115,7 @@ def test_it_asks_us_for_all_eleven_services(node: list[Any], loop: Loop) -> None
         "c-find": [0xFF00, 0],
         "stored": [-1] * 4,
         "c-get": [0xFF00] * 4 + [0],
-        "c-move": [0xA801],
+        "c-move": [0xA801] + [0xFF00] * 4 + [0],
         "n-create": [0],
         "n-set": [0],
         "n-get": [0],
@@ -128,6 +131,7 @@ def test_it_asks_us_for_all_eleven_services(node: list[Any], loop: Loop) -> None
     assert elements["n-event-report"]["PatientID"] == "event 2"
     sent = sorted(each["uid"] for each in said if each["name"] == "stored")
     assert sent == studies.uids("SOPInstanceUID", lambda e: e.PatientID == "P1")
+    assert sorted(destination.stored) == sent
     assert storing.stored == ["1.2.3.4"]
 
 
@@ -140,6 +144,8 @@ def server(node: list[Any]) -> Iterator[tuple[str, peers.Running]]:
 
 def test_we_ask_it_for_all_eleven_services(server: tuple[str, peers.Running], loop: Loop) -> None:
     peer, running = server
+    destination = Storing()
+    there = f"PORT{loop.listen(destination)}"
     image = studies.instances()[0]
 
     async def conversation() -> None:
@@ -152,6 +158,8 @@ def test_we_ask_it_for_all_eleven_services(server: tuple[str, peers.Running], lo
             assert str(found.PatientName) == "DOE^JANE"
             with pytest.raises(StatusError, match="destination"):
                 await association.move({"StudyInstanceUID": "1.2.3"}, destination="NOBODY")
+            moved = await association.move({"StudyInstanceUID": "1.2.3"}, destination=there)
+            assert (moved.completed, destination.stored) == (1, ["1.2.3.4"])
             print_ = {"context": GRAYSCALE_PRINT}
             film = {"NumberOfCopies": "1"}
             await association.n_create(FILM_SESSION, film, "1.2.5", **print_)

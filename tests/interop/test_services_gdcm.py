@@ -15,8 +15,9 @@ import pytest
 import studies
 from loop import Loop
 from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
-from twisted_dimse import Peer
+from twisted_dimse import Handler, Peer
 from twisted_dimse.services.query_retrieve import QueryRetrieveHandler
 
 pytestmark = pytest.mark.interop
@@ -24,19 +25,12 @@ pytestmark = pytest.mark.interop
 STUDY = f"{studies.ROOT}.1"
 
 
-class Noting(QueryRetrieveHandler):
-    """Knows what was answered, and how each association ended."""
+class Ends(Handler):
+    """Knows how each association ended."""
 
-    def __init__(self) -> None:
-        held = studies.instances()
-        super().__init__(lambda: held)
-        self.answered: list[Any] = []
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.ends: list[BaseException | None] = []
-
-    def _answers(self, *args: Any) -> Any:
-        for status, answer in super()._answers(*args):
-            self.answered.append(answer)
-            yield status, answer
 
     def released(self, association: Any) -> None:
         self.ends.append(None)
@@ -45,13 +39,37 @@ class Noting(QueryRetrieveHandler):
         self.ends.append(reason)
 
 
+class Storing(Ends):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: list[str] = []
+
+    def store(self, request: Any, dataset: Any) -> int:
+        self.stored.append(request.sop_instance_uid)
+        return 0
+
+
+class Noting(Ends, QueryRetrieveHandler):
+    """Knows what was answered."""
+
+    def __init__(self) -> None:
+        held = studies.instances()
+        super().__init__(lambda: held)
+        self.answered: list[Any] = []
+
+    def _answers(self, *args: Any) -> Any:
+        for status, answer in super()._answers(*args):
+            self.answered.append(answer)
+            yield status, answer
+
+
 @pytest.fixture(scope="module")
 def loop() -> Iterator[Loop]:
     with Loop() as made:
         yield made
 
 
-def ask(loop: Loop, handler: Noting, *words: str | Path | int, **options: Any) -> peers.Done:
+def ask(loop: Loop, handler: Ends, *words: str | Path | int, **options: Any) -> peers.Done:
     port = loop.listen(handler, **options)
     command = [peers.program("gdcmscu"), "127.0.0.1", port, "--aetitle", "GDCM", "--call", "OURS"]
     done = peers.run(command, *words)
@@ -63,6 +81,13 @@ def test_it_echoes(loop: Loop) -> None:
     handler = Noting()
     ask(loop, handler, "--echo")
     assert handler.ends == [None]
+
+
+def test_it_stores(loop: Loop) -> None:
+    handler = Storing()
+    ask(loop, handler, "--store", str(get_testdata_file("CT_small.dcm")))
+    assert handler.ends == [None]
+    assert handler.stored == [dcmread(get_testdata_file("CT_small.dcm")).SOPInstanceUID]
 
 
 @pytest.mark.parametrize(
