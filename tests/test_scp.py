@@ -206,6 +206,7 @@ UNUSABLE: dict[str, tuple[str, list[str] | Callable[[Path], list[str]]]] = {
     "listen-no-such-address": ("--listen", ["--listen", "tcp:0:interface=192.0.2.1"]),
     "listen-no-such-key": ("--listen", ["--listen", "ssl:0:privateKey=nothing.pem"]),
     "listen-below-a-file": ("--listen", ["--listen", "unix:/dev/null/socket"]),
+    "listen-no-socket-of-systemd": ("--listen", ["--listen", "systemd:domain=INET:index=0"]),
     "http-port-busy": ("--http", busy_http),
     "http-unknown-endpoint": ("--http", ["--http", "nonsense:8080"]),
     "database-of-no-kind": ("--database", ["--database", "nonsense"]),
@@ -603,6 +604,32 @@ def test_it_listens_at_each_endpoint(tmp_path: Path) -> None:
                 client.expect(raw.ASSOCIATE_AC)
                 client.send_message(1, raw.echo_rq())
                 assert client.message().status == 0
+
+
+#: Opens a port, hands it on as systemd does, and becomes the program named behind it.
+SYSTEMD = """
+import os, socket, sys
+opened = socket.create_server(("127.0.0.1", 0))
+os.dup2(opened.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="dicom")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("around", ["", "haproxy:"], ids=["plain", "behind-a-balancer"])
+def test_it_takes_a_port_that_systemd_opened(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    monkeypatch.setattr(peers, "TWISTD", [sys.executable, "-c", SYSTEMD, *peers.TWISTD])
+    with serving(*NODE, "--listen", f"{around}systemd:domain=INET:name=dicom") as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as connected:
+            if around:
+                connected.sendall(b"PROXY TCP4 10.0.0.7 10.0.0.1 1104 104\r\n")
+            with raw.Connection(connected) as client:
+                client.send(raw.associate_rq())
+                client.expect(raw.ASSOCIATE_AC)
+                client.send_message(1, raw.echo_rq())
+                assert client.message().status == 0
+        server.wait_for_line(" at 10.0.0.7 to " if around else " at 127.0.0.1 to ")
 
 
 def test_the_log_tells_nothing_of_a_patient() -> None:

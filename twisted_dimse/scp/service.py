@@ -242,7 +242,9 @@ class SCPService(Service):
         where = f"--{option} {text}"
         try:
             listening = serverFromString(self._listening, text).listen(factory)
-        except (ValueError, TypeError, KeyError, OSError) as error:
+        except LookupError as error:  # the systemd: endpoint has no words for it
+            raise CannotStart(f"{where}: no such socket was handed to us ({error})") from None
+        except (ValueError, TypeError, OSError) as error:
             raise CannotStart(f"{where}: {error}") from None
         except Exception as error:  # certificates, above all: their errors have no common root
             raise CannotStart(f"{where}: {type(error).__name__}: {error}") from None

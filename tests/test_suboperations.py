@@ -1,0 +1,165 @@
+"""The C-STORE sub-operations of C-GET and C-MOVE: counts, the final status, cancel, and the
+association to the destination (PS3.4 C.4.2, C.4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import raw
+from memory import CT, EXPLICIT, IMPLICIT, JPEG, MR, Serving, Tracked, World, encoded, outcome
+from twisted.internet.defer import Deferred
+
+from twisted_dimse import Peer, StatusError
+from twisted_dimse.datastream import BytesSource
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as made:
+        yield made
+
+
+FAILURES = (0x0110, 0xA700, 0xA900, 0xC000)
+
+
+def uid(number: int) -> str:
+    return f"1.2.{number}"
+
+
+class Receiving(Serving):
+    """Answers the store of each instance with its status, or with a Deferred of it."""
+
+    def __init__(self, *statuses: Any) -> None:
+        super().__init__()
+        self.contexts = None  # type: ignore[assignment]
+        self.statuses = statuses
+        self.received: list[str] = []
+
+    def store(self, request: Any, dataset: Any) -> Any:
+        self.received.append(request.sop_instance_uid)
+        return self.statuses[int(request.sop_instance_uid.rpartition(".")[2])]
+
+
+def retrieval(
+    world: World, service: str, receiver: Receiving, given: Any, **options: Any
+) -> tuple[Any, Deferred[Any]]:
+    """A C-GET or C-MOVE of ``given`` with ``receiver`` at its end; who asks for it, and the
+    Deferred of its result."""
+    destination = Peer("DEST", world.serve(receiver))
+    serving = Serving(**{service: lambda _: given})
+    requestor, _ = world.associate(serving, {"peers": {"DEST": destination}}, **options)
+    if service == "get":
+        return requestor, requestor.get({}, handler=receiver)
+    return requestor, requestor.move({}, destination="DEST")
+
+
+def responses(world: World) -> list[Any]:
+    """The responses of the C-GET or C-MOVE, in order."""
+    messages = raw.messages(bytes(world.links[0].to_requestor.record))
+    return [m for m in messages if m.field in (0x8010, 0x8021)]
+
+
+def counts(message: Any) -> list[int | None]:
+    """Remaining, completed, failed and warning, None for one that is not there."""
+    tags = range(0x1020, 0x1024)
+    return [raw.number(message.command, t) if t in message.command else None for t in tags]
+
+
+@pytest.mark.parametrize("service", ["get", "move"])
+@pytest.mark.parametrize(
+    ("statuses", "final"),
+    [
+        ((0, 0), 0x0000),
+        ((0, 0xB000), 0xB000),
+        ((0xB007,), 0xB000),
+        ((0, 0xA700), 0xB000),
+        ((0xB000, 0x0110), 0xB000),
+        ((0xA700, 0xC000), 0xA702),
+        ((0, 0xB006, 0xA900, 0), 0xB000),
+    ],
+    ids=["done", "warned", "all-warned", "failed", "warned-and-failed", "all-failed", "mixed"],
+)
+def test_every_response_has_the_counts_and_the_last_its_status_by_rule(
+    world: World, service: str, statuses: tuple[int, ...], final: int
+) -> None:
+    receiver = Receiving(*statuses)
+    sources = [Tracked(uid(number)) for number in range(len(statuses))]
+    _, asked = retrieval(world, service, receiver, sources)
+    try:
+        result = world.result(asked)
+    except StatusError as error:
+        result = error.outcome
+    failed = [uid(n) for n, status in enumerate(statuses) if status in FAILURES]
+    warned = sum(status >> 12 == 0xB for status in statuses)
+    completed = statuses.count(0)
+    assert receiver.received == [uid(number) for number in range(len(statuses))]
+    assert (result.status, result.completed, result.failed, result.warning) == (
+        final,
+        completed,
+        len(failed),
+        warned,
+    )
+    assert result.failed_sop_instance_uids == tuple(failed)
+    *pending, last = responses(world)
+    assert [message.status for message in pending] == [0xFF00] * len(statuses)
+    for number, message in enumerate(pending, 1):
+        remaining, *ended = counts(message)
+        assert (remaining, sum(ended)) == (len(statuses) - number, number)
+    assert counts(last) == [None, completed, len(failed), warned]
+    assert (last.data is not None) == bool(failed)
+
+
+@pytest.mark.parametrize("service", ["get", "move"])
+def test_a_cancel_stops_after_the_instance_under_way(world: World, service: str) -> None:
+    slow: Deferred[int] = Deferred()
+    receiver = Receiving(0, slow, 0, 0, 0)
+    sources = [Tracked(uid(number)) for number in range(5)]
+    requestor, asked = retrieval(world, service, receiver, sources)
+    world.run()
+    assert receiver.received == [uid(0), uid(1)]
+    requestor.cancel(asked)
+    world.run()
+    assert not asked.called
+    slow.callback(0)
+    result = world.result(asked)
+    assert receiver.received == [uid(0), uid(1)]
+    assert (result.status, result.completed, result.remaining) == (0xFE00, 2, 3)
+    assert counts(responses(world)[-1]) == [3, 2, 0, 0]
+    assert Tracked.open_files == 0
+
+
+def test_instances_of_a_c_get_are_asked_for_as_they_are_sent(world: World) -> None:
+    slow: Deferred[int] = Deferred()
+    drawn: list[int] = []
+
+    def given() -> Iterator[Tracked]:
+        for number in range(1_000_000):
+            drawn.append(number)
+            yield Tracked(uid(number))
+
+    receiver = Receiving(0, 0, slow)
+    requestor, asked = retrieval(world, "get", receiver, given())
+    world.run()
+    assert len(receiver.received) == 3
+    assert len(drawn) <= 4
+    requestor.cancel(asked)
+    slow.callback(0)
+    world.run()
+    assert outcome(asked).completed == 3
+    assert len(drawn) <= 4
+
+
+def test_one_association_takes_all_classes_and_syntaxes_to_the_destination(world: World) -> None:
+    kinds = [(CT, EXPLICIT), (MR, EXPLICIT), (CT, JPEG), (MR, IMPLICIT), (CT, EXPLICIT)]
+    sources = [
+        BytesSource(sop_class, uid(number), syntax, encoded(uid(number)))
+        for number, (sop_class, syntax) in enumerate(kinds)
+    ]
+    receiver = Receiving(*[0] * len(kinds))
+    _, asked = retrieval(world, "move", receiver, iter(sources))
+    assert world.result(asked).completed == len(kinds)
+    assert len(world.links) == 2, "the destination was connected to once"
+    received = raw.messages(bytes(world.links[1].to_acceptor.record))
+    assert [m.data for m in received] == [source.data for source in sources]
