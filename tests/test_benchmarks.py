@@ -14,8 +14,10 @@ from xml.etree import ElementTree
 
 import pydicom
 import pytest
+import raw
+from peers import wait_until
 
-from benchmarks import chart, table, wire
+from benchmarks import chart, senders, table, wire
 from benchmarks.clients import transfer
 from benchmarks.crowd import allow_files, crowd
 from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Sample, measure
@@ -283,3 +285,15 @@ def test_a_note_of_a_sample_stands_beside_its_figure() -> None:
     with_peer = {**row, "contestants": [*row["contestants"], {"name": "b", "party": DCMTK}]}
     shown = table.markdown({"machine": {}, "runs": 3, "rows": [with_peer]})
     assert "a: 5.0 (5.0–5.0); p99 3 ms |" in shown
+
+
+def test_senders_wait_until_all_have_an_association_and_store_at_once() -> None:
+    with raw.scripted(raw.accepting()) as server:
+        with senders.senders(server.port, Shape(8192), 2) as pipes:
+            assert len(pipes) == senders.SENDERS
+            for pipe in pipes:
+                pipe.send(None)
+            assert all(senders.said(pipe) > 0 for pipe in pipes)
+        wait_until(lambda: len(server.results) == senders.SENDERS)
+    stored = [message.instance for came in server.results for message in came]
+    assert len(set(stored)) == 2 * senders.SENDERS
