@@ -15,10 +15,12 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults, succeed
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
@@ -41,6 +43,7 @@ _LOG = 1  # the descriptor on which a worker tells its log
 _LONGEST_DELAY = 30.0  # seconds until another is started in the place of one that keeps dying
 _LONG_ENOUGH = 60.0  # seconds that a process lives before its end counts as the first one again
 _TIME_TO_INDEX = 10.0  # seconds for a worker that has no association any more to end
+_REAPING = 0.1  # seconds between looks at whether a process has ended
 _TIME_TO_TELL = 5.0  # seconds for a worker to give its figures
 
 _log = Logger()
@@ -123,8 +126,6 @@ class MasterService(SCPService):
 
     def _index(self, numbers: list[int]) -> Deferred[Any]:
         """Fires when what these workers have acknowledged is in the index."""
-        if not self.running:
-            return fail(ConnectionError("the node is ending"))
         indexed = [self._workers[number - 1].indexed() for number in numbers]
         return gatherResults(indexed, consumeErrors=True).addCallbacks(lambda _: None, _first)
 
@@ -173,7 +174,9 @@ class _Worker:
         self._next = None
         self._began = self._reactor.seconds()
         answers = {**self._master.answers(), "ready": self._is_ready}
-        self._process = _Process(self._master.told(self._number), answers, self._ended)
+        self._process = _Process(
+            self._master.told(self._number), answers, self._ended, self._reactor
+        )
         command = [sys.executable, "-c", _START, json.dumps(sys.path)]
         try:
             with open(os.devnull, "rb") as nothing:
@@ -193,8 +196,6 @@ class _Worker:
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        for asker in self._take_askers():
-            asker.errback(ConnectionError("the node is ending"))
         process = self._process
         if process is None:
             return succeed(None)
@@ -206,6 +207,9 @@ class _Worker:
 
     def indexed(self) -> Deferred[Any]:
         """Fires when all that was acknowledged here is in the index."""
+        if self._process is None and not self._master.running:
+            left = self._number in self._master.shared.are_pending()
+            return fail(ConnectionError("the node is ending")) if left else succeed(None)
         if self._process is None or not self.ready:
             return self._indexed_later()
         asked = self._process.channel.ask("index")
@@ -237,9 +241,10 @@ class _Worker:
         failure.trap(ConnectionResetError)  # it died: the next one indexes what it left
         return self._indexed_later()
 
-    def _take_askers(self) -> list[Deferred[None]]:
+    def _wake_askers(self) -> None:
         askers, self._askers = self._askers, []
-        return askers
+        for asker in askers:
+            asker.callback(None)
 
     def _is_ready(self, process: int) -> None:
         self.ready = True
@@ -248,8 +253,7 @@ class _Worker:
             worker=self._number,
             process=process,
         )
-        for asker in self._take_askers():
-            asker.callback(None)
+        self._wake_askers()
 
     def _ended(self, process: int, how: str) -> None:
         self.ready = False
@@ -257,6 +261,7 @@ class _Worker:
         last, self._last = self._last, Snapshot(Counts(), [])
         self._master.ended(self._number, process, last.counts)
         if not self._master.running:
+            self._wake_askers()
             over, self._over = self._over, []
             for waiting in over:
                 waiting.callback(None)
@@ -286,9 +291,12 @@ class _Process(ProcessProtocol):
         told: dict[str, Any],
         answers: dict[str, Callable[[Any], Any]],
         ended: Callable[[int, str], None],
+        reactor: Any,
     ) -> None:
         self._told = told
         self._ended = ended
+        self._reactor = reactor
+        self._exited = False
         self._pid = 0
         self._partial = b""
         self.channel = Channel(self._write, answers)
@@ -305,6 +313,20 @@ class _Process(ProcessProtocol):
         for line in lines:
             globalLogPublisher(_event(line))
 
+    def childConnectionLost(self, childFD: int) -> None:
+        if childFD == ASKS:
+            self._reap()
+
+    def processExited(self, reason: Failure) -> None:
+        self._exited = True
+
+    def _reap(self) -> None:
+        """Its pipe is closed, so it is about to end: ask, for not every reactor hears each
+        SIGCHLD (uvloop)."""
+        if not self._exited:
+            self.transport.reapProcess()
+            self._reactor.callLater(_REAPING, self._reap)
+
     def processEnded(self, reason: Failure) -> None:
         self.channel.lost()
         error: Any = reason.value
@@ -316,7 +338,8 @@ class _Process(ProcessProtocol):
 
     def kill(self) -> None:
         """End it at once."""
-        self.transport.signalProcess("KILL")
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
 
     def _write(self, octets: bytes) -> None:
         self.transport.writeToChild(ASKED, octets)

@@ -35,9 +35,9 @@ class Shared:
     @classmethod
     def made(cls, workers: int) -> Shared:
         """New ones, of workers that are all away."""
-        with tempfile.TemporaryFile() as file:
-            file.truncate(_size(workers))
-            shared = cls(os.dup(file.fileno()), workers)
+        descriptor = _file_without_a_name()
+        os.truncate(descriptor, _size(workers))
+        shared = cls(descriptor, workers)
         for worker in range(1, workers + 1):
             shared.away(worker)
             shared.pending(worker, True)  # until it has looked
@@ -113,6 +113,13 @@ class Shared:
             yield
         finally:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+
+
+def _file_without_a_name() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("dimse-scp")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _size(workers: int) -> int:

@@ -138,6 +138,8 @@ class WorkerService(SCPService):
             )
 
     def _deliver(self, commitment: Any) -> None:
+        # After a death these may be under way in another process: a report may come twice, and
+        # never not at all.
         if self._number == 1:
             super()._deliver(commitment)
 
@@ -229,7 +231,8 @@ class Worker:
 
     def _running(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(self._end))
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: self._reactor.callFromThread(self._end))
         self._service.take_connections()
         self._channel.ask("ready", os.getpid())
 
