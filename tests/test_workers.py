@@ -193,7 +193,7 @@ def test_the_status_page_tells_of_all_workers(node: Server) -> None:
         operations = metric(node, "dimse_operations_total")
         assert (one.echo(), other.echo()) == (0, 0)
         assert metric(node, "dimse_operations_total") == operations + 2
-        assert metric(node, "dimse_associations_active") == 2
+        wait_until(lambda: metric(node, "dimse_associations_active") == 2)
         assert metric(node, "dimse_associations_limit") == LIMIT
         overview = page(node, "")
         assert f"2 of at most {LIMIT} associations" in overview
