@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from corpus import Image, images
 from pydicom import Dataset
+from sqlalchemy.dialects import sqlite
 
 from twisted_dimse.archive import matching, schema
 from twisted_dimse.archive.handler import merged
@@ -126,6 +127,25 @@ def test_a_query_finds_what_the_predicate_finds_over_the_data_sets(
     assert set(found) == set(expected)
     if level is Level.IMAGE:  # every data set is one
         assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"PatientID": "P1"}, {"PatientName": "Doe*"}, {"PatientName": "=山田*"},
+     {"StudyDate": "20240101-20240103"}, {"AccessionNumber": "A1"}, {"StudyInstanceUID": "1.2"}],
+    ids="-".join,
+)  # fmt: skip
+def test_a_query_goes_by_an_index_and_over_no_table(
+    headers: list[InstanceHeader], tmp_path: Path, values: dict[str, str]
+) -> None:
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    index.add(headers)
+    statement = matching.entities(keys_of(**values), Level.STUDY, {})
+    written = statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    steps = [row[3] for row in index.fetch(sa.text(f"EXPLAIN QUERY PLAN {written}"))]
+    assert not [step for step in steps if step.startswith("SCAN")], steps
+    assert not [step for step in steps if "name_3=?" in step], steps  # which nearly all have
+    index.close()
 
 
 def _unique(dataset: Dataset, tag: int) -> str:

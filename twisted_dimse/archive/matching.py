@@ -63,7 +63,7 @@ def entities(keys: Dataset, level: Level, computed: dict[int, Any]) -> Any:
     statement = sa.select(*columns, *extra).select_from(_joined(level))
     for condition in _conditions(keys, level):
         statement = statement.where(condition)
-    return statement.order_by(_TABLES[level].c.id)
+    return statement
 
 
 def instances(unique_keys: Dataset) -> Any:
@@ -157,7 +157,9 @@ def _name(keys: Dataset, tag: int) -> Any:
     if kind_of(keys, tag) is Matching.UNIVERSAL:
         return None
     columns = (_PATIENTS.c.name_1, _PATIENTS.c.name_2, _PATIENTS.c.name_3)
-    alternatives: list[Any] = [sa.and_(*(column == "" for column in columns))]
+    # Names without a first group are few, without a third most: SQLite shall look for the few.
+    nameless = (columns[0] == "", *(column.concat("") == "" for column in columns[1:]))
+    alternatives: list[Any] = [sa.and_(*nameless)]
     for text in texts(keys, tag):
         groups = name_groups(text)
         if "=" not in text:
