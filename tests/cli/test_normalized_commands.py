@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, json_lines
+from patients import ROOT, json_lines
 from peers import Running, dimse
 
 from twisted_dimse.cli import main

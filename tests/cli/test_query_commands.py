@@ -10,7 +10,7 @@ from typing import Any
 
 import peers
 import pytest
-from conftest import ROOT, json_lines
+from patients import ROOT, json_lines
 from peers import DIMSE, Server, dcmtk, dimse, environment, run
 from pydicom import Dataset
 
@@ -184,10 +184,10 @@ def worklist(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _scheduled(modality: str) -> Dataset:
-    from conftest import _instance
+    from patients import instance
 
     entry, step = Dataset(), Dataset()
-    entry.file_meta = _instance("1.2", 1).file_meta
+    entry.file_meta = instance("1.2", 1).file_meta
     entry.SpecificCharacterSet = "ISO_IR 100"
     entry.PatientName, entry.PatientID = "Größe^Änne", f"{modality}1"
     entry.StudyInstanceUID, entry.RequestedProcedureID = "1.2.3", "R1"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import peers
 import pytest
-from conftest import ROOT, json_lines
+from patients import ROOT, json_lines
 from peers import DIMSE, Running, Server, dcmtk, dimse, environment, pynetdicom
 
 ALL_WELL = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import peers
 import pytest
 import raw
-from conftest import ROOT, json_lines
+from patients import ROOT, json_lines
 from peers import DIMSE, Server, dimse, run
 from pydicom import dcmread
 
