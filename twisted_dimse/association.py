@@ -290,11 +290,10 @@ class Association(ServiceUser):
         if self._contexts:
             self.negotiated.callback(self)
         else:
-            refused = ContextNotAccepted(
-                f"{self.called_ae_title} accepted none of the "
-                f"{len(self.agreement.results) if self.agreement else 0} presentation contexts"
+            self._refused = ContextNotAccepted(
+                f"{self.called_ae_title} accepted none of what was proposed: "
+                f"{_classes(self._request)}"
             )
-            self._refused = refused
             self._releasing = True
             self.protocol.release()
 
@@ -621,6 +620,14 @@ class Association(ServiceUser):
 
 def _no_connections(peer: Any, **_options: Any) -> Deferred[Association]:
     return fail(ConnectionLost(f"no association to {peer} can be made from here"))
+
+
+def _classes(request: pdu.AssociateRQ) -> str:
+    """The SOP classes that a request proposes, by name; of many the first."""
+    from twisted_dimse.uids import name_of
+
+    first, *more = dict.fromkeys(context.abstract_syntax for context in request.contexts)
+    return name_of(first) + (f" and {len(more)} more" if more else "")
 
 
 def _in_words(octets: int) -> str:

@@ -167,7 +167,10 @@ def test_what_the_peer_refuses_has_status_1(archive: Server) -> None:
 def test_a_worklist_is_not_what_an_archive_has(archive: Server) -> None:
     done = dimse("worklist", archive.peer)
     assert done.status == 3
-    assert "none of the 1" in done.err
+    assert done.err == (
+        f"dimse: {archive.peer} accepted none of what was proposed: "
+        "Modality Worklist Information Model - FIND\n"
+    )
 
 
 @pytest.fixture(scope="module")

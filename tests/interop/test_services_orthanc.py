@@ -297,3 +297,31 @@ def test_it_asks_us_for_commitment_and_takes_our_report(orthanc: Orthanc) -> Non
         REFERENCES[0].sop_instance_uid
     ]
     assert [each["SOPInstanceUID"] for each in report["Failures"]] == [OTHER.sop_instance_uid]
+
+
+# --- the command line
+
+
+def test_the_command_line_works_with_orthanc(orthanc: Orthanc, tmp_path: Path) -> None:
+    of_study = ["-k", f"StudyInstanceUID={STUDY}"]
+    expected = sorted(e.SOPInstanceUID for e in studies.instances() if e.StudyInstanceUID == STUDY)
+
+    def lines(*words: str | Path) -> list[dict[str, Any]]:
+        done = peers.dimse(words[0], orthanc.peer, *words[1:], "--json").succeeded()
+        return [json.loads(line) for line in done.out.splitlines()]
+
+    assert lines("echo")[0]["status"] == 0
+    files = tmp_path / "files"
+    studies.write(files)
+    assert lines("store", files)[-1]["sent"] == len(studies.instances())
+    (study,) = lines("find", *of_study)
+    assert study["0020000D"]["Value"] == [STUDY]
+    assert lines("get", *of_study, "-od", tmp_path / "got")[-1]["completed"] == len(expected)
+    receive = f"tcp:{orthanc.receiver_port}:interface=127.0.0.1"
+    words = ["--to", "RECEIVER", "--receive", receive, "-od", tmp_path / "moved"]
+    assert lines("move", *of_study, *words)[-1]["status"] == 0
+    for folder in ("got", "moved"):
+        assert sorted(path.stem for path in (tmp_path / folder).rglob("*.dcm")) == expected
+    report = f"tcp:{orthanc.report_port}:interface=127.0.0.1"
+    reported = lines("commit", files, "--calling", "REPORTS", "--receive", report)
+    assert reported[-1]["committed"] == len(studies.instances())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+
+from twisted_dimse.cli.bar import TIME_TAKEN, Bar
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,7 +19,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OPTIONS = [
-    click.option("--directory", metavar="DIR", default="./dicom-archive", show_default=True, help="Where the archive lives."),  # noqa: E501
+    click.option("--directory", metavar="DIR", type=click.Path(file_okay=False), default="./dicom-archive", show_default=True, help="Where the archive lives."),  # noqa: E501
     click.option("--database", metavar="URL", help="SQLAlchemy URL of its index.  [default: a file in DIR]"),  # noqa: E501
     click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
     click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong."),
@@ -105,40 +106,29 @@ def _opened(directory: str, database: str | None) -> Iterator[Any]:
 def _show(findings: Iterable[Any], done: str, as_json: bool, quiet: bool, debug: bool) -> int:
     """Show findings as they come, and their sums; 1 where a problem is left."""
     total = mended = left = 0
-    with _bar(done, shown=not (as_json or quiet)) as advance:
+    bar = Bar(not (as_json or quiet), f"{{task.completed}} {done}", TIME_TAKEN)
+    try:
         for finding in findings:
             total += 1
             mended += finding.mended
             left += bool(finding.problem) and not finding.mended
-            _show_one(finding, as_json)
-            advance()
+            _show_one(finding, as_json, bar)
+            bar.update(advance=1)
+    finally:
+        bar.stop()
     sums = {done: total - left, "mended": mended, "problems": left}
     if as_json:
         click.echo(json.dumps(sums))
     elif not quiet:
-        click.echo(f"{total - left} {done}, {mended} mended, {left} problems")
+        problems = "1 problem" if left == 1 else f"{left} problems"
+        click.echo(f"{total - left} {done}, {mended} mended, {problems}")
     return 1 if left else 0
 
 
-def _show_one(finding: Any, as_json: bool) -> None:
+def _show_one(finding: Any, as_json: bool, bar: Bar) -> None:
     if as_json:
         line = {"path": finding.path, "problem": finding.problem or None, "mended": finding.mended}
         click.echo(json.dumps(line))
     elif finding.problem:
         mended = "; mended" if finding.mended else ""
-        click.echo(f"dimse: {finding.path}: {finding.problem}{mended}", err=True)
-
-
-@contextmanager
-def _bar(what: str, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """A count of files on a terminal; how many there will be is not known."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.completed} " + what), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda: progress.advance(task)
+        bar.write(f"dimse: {finding.path}: {finding.problem}{mended}", err=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from twisted_dimse.cli.common import Common, common_options, run, take_common
+from twisted_dimse.cli.common import Common, common_options, run, take_common, words_argument
 from twisted_dimse.cli.retrieve import endpoint_of
 
 
 @click.command("commit", short_help="Ask for storage commitment.")
-@click.argument("words", nargs=-1, metavar="PEER PATH...")
+@words_argument("PEER PATH...")
 @click.option(
     "--receive", metavar="ENDPOINT", help="Listen there, as the title of --calling, for the report."
 )
@@ -20,7 +20,7 @@ from twisted_dimse.cli.retrieve import endpoint_of
     type=click.FloatRange(0, min_open=True),
     metavar="S",
     default=60.0,
-    show_default=True,
+    show_default="60",
     help="Seconds to wait for the report.",
 )
 @common_options
@@ -33,13 +33,13 @@ def command(words: tuple[str, ...], receive: str | None, wait: float, **options:
 
     \b
     dimse commit PACS@10.0.0.5:104 ./study
-    dimse commit PACS@10.0.0.5:104 ./study --calling ME --receive 11112 --wait 300 --json
+    dimse commit PACS@10.0.0.5:104 ./study --calling ME --receive 11112 --wait 300
     """
     common, paths = take_common(words, options)
     if not paths:
         raise click.UsageError("Missing argument 'PATH...'.")
-    sources = _sources(common, paths)
-    return run(lambda reactor: _commit(reactor, common, sources, receive, wait), common)
+    sources, endpoint = _sources(common, paths), endpoint_of(receive)
+    return run(lambda reactor: _commit(reactor, common, sources, endpoint, wait), common)
 
 
 def _sources(common: Common, paths: list[str]) -> dict[str, Any]:
@@ -63,14 +63,14 @@ def _sources(common: Common, paths: list[str]) -> dict[str, Any]:
 
 
 async def _commit(
-    reactor: Any, common: Common, sources: dict[str, Any], receive: str | None, wait: float
+    reactor: Any, common: Common, sources: dict[str, Any], receive: Any, wait: float
 ) -> int:
     from twisted_dimse.services.commitment import FAILURE_REASONS, request_commitment
 
     outcome = await request_commitment(
         common.peer,
         sources.values(),
-        receive=endpoint_of(reactor, receive),
+        receive=receive,
         wait=wait,
         reactor=reactor,
         **common.connect_options(),

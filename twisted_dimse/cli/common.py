@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from twisted_dimse.cli import configuration
+from twisted_dimse.cli.bar import Bar
 from twisted_dimse.peer import Peer, valid_ae_title
 
 DEFAULT_CALLING, DEFAULT_CALLED = "DIMSE-SCU", "ANY-SCP"
@@ -38,6 +39,7 @@ class Common:
 
     def __post_init__(self) -> None:
         self._user_identity = self._identity()  # its file is read before anybody is called
+        self.bar = Bar(False, "")
 
     def connect_options(self) -> dict[str, Any]:
         """The keyword arguments for `twisted_dimse.connect`."""
@@ -69,10 +71,19 @@ class Common:
             why = getattr(error, "strerror", None) or "no text in UTF-8"
             raise click.UsageError(f"--password-file {self.password_file}: {why}.") from None
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a person looks on. What --trace writes goes its own way to the terminal."""
+        return sys.stderr.isatty() and not (self.as_json or self.quiet or self.trace)
+
+    def show_bar(self, what: str, *columns: str, **values: Any) -> None:
+        """Begin with a `Bar`, where a person looks on; `bar` is it from now on."""
+        self.bar = Bar(self.shows_progress, what, *columns, **values)
+
     def say(self, text: str) -> None:
         """A line for a person; none with --json or -q."""
         if not (self.as_json or self.quiet):
-            click.echo(text)
+            self.bar.write(text)
 
     def put(self, value: dict[str, Any]) -> None:
         """A line for a program, with --json."""
@@ -80,7 +91,7 @@ class Common:
             click.echo(json.dumps(value, ensure_ascii=False))
 
     def complain(self, text: str) -> None:
-        click.echo(f"dimse: {text}", err=True)
+        self.bar.write(f"dimse: {text}", err=True)
 
 
 @dataclass(frozen=True)
@@ -143,6 +154,25 @@ def _check_endpoint(peer: Peer) -> None:
         raise click.UsageError(f"{error}.") from None
 
 
+def words_argument(metavar: str) -> Callable[[Any], Any]:
+    """The words of a command, the peer first; ``metavar`` says what they are."""
+    return click.argument("words", nargs=-1, metavar=metavar, shell_complete=_complete_word)
+
+
+def _complete_word(context: click.Context, parameter: click.Parameter, begun: str) -> list[Any]:
+    """For a shell: names of the configuration for the peer, and files where paths come after it."""
+    from click.shell_completion import CompletionItem
+
+    if context.params.get("words"):
+        takes_paths = "PATH" in (parameter.metavar or "")
+        return [CompletionItem(begun, type="file")] if takes_paths else []
+    try:
+        names = configuration.peers(context.params.get("config"))
+    except click.UsageError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(begun)]
+
+
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every command with a peer has."""
     for option in reversed(_OPTIONS):
@@ -154,15 +184,15 @@ _OPTIONS = [
     click.option("--calling", "-aet", "--calling-aet", metavar="AET", help="Our AE title.", default=DEFAULT_CALLING, show_default=True),  # noqa: E501
     click.option("--called", "-aec", "--called-aet", metavar="AET", help="The peer's AE title, where it is given as HOST PORT.  [default: ANY-SCP]"),  # noqa: E501
     click.option("--tls", is_flag=True, help="Speak TLS with a peer given by host and port."),
-    click.option("--ca", metavar="FILE", help="With --tls: take the peer's certificate if these authorities vouch for it.  [default: those of this machine]"),  # noqa: E501
-    click.option("--cert", metavar="FILE", help="With --tls: our certificate, for peers that ask for one."),  # noqa: E501
-    click.option("--key", "key_file", metavar="FILE", help="With --tls: its key.  [default: in the same file]"),  # noqa: E501
+    click.option("--ca", metavar="FILE", type=click.Path(), help="With --tls: take the peer's certificate if these authorities vouch for it.  [default: those of this machine]"),  # noqa: E501
+    click.option("--cert", metavar="FILE", type=click.Path(), help="With --tls: our certificate, for peers that ask for one."),  # noqa: E501
+    click.option("--key", "key_file", metavar="FILE", type=click.Path(), help="With --tls: its key.  [default: in the same file]"),  # noqa: E501
     click.option("--insecure", is_flag=True, help="With --tls: whoever answers is taken for the peer."),  # noqa: E501
     click.option("--user", metavar="NAME", help="Identify as this user."),
-    click.option("--password-file", metavar="FILE", help="The user's passcode stands in this file.  [default: in $DIMSE_PASSWORD]"),  # noqa: E501
-    click.option("--timeout", "-to", "-ta", "-td", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for the association, and for each answer.", default=30.0, show_default=True),  # noqa: E501
-    click.option("--max-pdu", "-pdu", metavar="N", type=click.IntRange(0, 0xFFFFFFFF), help="Largest PDU that we receive, octets; 0 for no limit.", default=262144, show_default=True),  # noqa: E501
-    click.option("--config", metavar="FILE", help="Configuration file.  [default: dimse.toml in the user's configuration folder]"),  # noqa: E501
+    click.option("--password-file", metavar="FILE", type=click.Path(), help="The user's passcode stands in this file.  [default: in $DIMSE_PASSWORD]"),  # noqa: E501
+    click.option("--timeout", "-to", "-ta", "-td", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for the association, and for each answer.", default=30.0, show_default="30"),  # noqa: E501
+    click.option("--max-pdu", "-pdu", metavar="N", type=click.IntRange(0), help="Largest PDU that we receive, octets; 0 for no limit.", default=262144, show_default=True),  # noqa: E501
+    click.option("--config", metavar="FILE", type=click.Path(), help="Configuration file.  [default: dimse.toml in the user's configuration folder]"),  # noqa: E501
     click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),
     click.option("-v", "--verbose", count=True, help="Say more."),
     click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong."),
@@ -197,10 +227,24 @@ def take_common(words: Sequence[str], options: dict[str, Any]) -> tuple[Common, 
         raise click.UsageError(f"--calling {options['calling']}: not an AE title.")
     if 0 < options["max_pdu"] < 8:
         raise click.UsageError(f"--max-pdu {options['max_pdu']}: leaves no room for data.")
+    if options["max_pdu"] > 0xFFFFFFFF:
+        raise click.UsageError(f"--max-pdu {options['max_pdu']}: has no room in a request.")
     secure = TLS(*(options.pop(name) for name in ("tls", "ca", "cert", "key_file", "insecure")))
     peer, rest = find_peer(words, called, config)
+    if _is_typed("called") and not _is_host_and_port(words, rest):
+        raise click.UsageError(f"--called {called}: goes with HOST PORT; {peer} has its title.")
     peer = secure.applied_to(peer)
     return Common(peer, **{name: options.pop(name) for name in _NAMES}), rest
+
+
+def _is_typed(name: str) -> bool:
+    """Whether an option stands on the command line, not in the configuration."""
+    context = click.get_current_context()
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _is_host_and_port(words: Sequence[str], rest: Sequence[str]) -> bool:
+    return len(words) - len(rest) == 2
 
 
 def find_peer(

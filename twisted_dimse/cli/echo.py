@@ -6,12 +6,20 @@ from typing import Any
 
 import click
 
-from twisted_dimse.cli.common import Common, common_options, run, take_common
+from twisted_dimse.cli.common import Common, common_options, run, take_common, words_argument
 
 
 @click.command("echo", short_help="Ask a peer whether it answers.")
-@click.argument("words", nargs=-1, metavar="PEER")
-@click.option("--count", "--repeat", type=click.IntRange(1), default=1, help="How often to ask.")
+@words_argument("PEER")
+@click.option(
+    "--count",
+    "--repeat",
+    type=click.IntRange(1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="How often to ask.",
+)
 @common_options
 def command(words: tuple[str, ...], count: int, **options: Any) -> int:
     """Ask a peer whether it answers (C-ECHO, PS3.4 annex A).

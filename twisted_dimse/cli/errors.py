@@ -27,13 +27,23 @@ def explain(error: BaseException, peer: object = None, calling: str = "") -> tup
     if isinstance(error, StatusError):
         return f"{peer or 'the peer'} answered: {error}", ANSWERED_WITH_FAILURE
     if isinstance(error, DimseError):
-        text = str(error)
-        if peer is not None and str(peer) not in text:
-            text = f"{peer}: {text}"
-        return text, NO_ASSOCIATION
+        return _about(peer, str(error)), NO_ASSOCIATION
+    if (why := getattr(error, "socketError", None)) is not None:  # Twisted's CannotListenError
+        where = f"{error.interface or 'any'}:{error.port}"  # type: ignore[attr-defined]
+        return f"cannot listen at {where}: {why.strerror or why}", NO_ASSOCIATION
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}", WRONG_USAGE
     return f"{type(error).__name__}: {error}", 1
+
+
+def _about(peer: object, text: str) -> str:
+    """The text with the peer in front, where it does not say whom it is about."""
+    if peer is None or str(peer) in text:
+        return text
+    title = str(peer).partition("@")[0]
+    if text.startswith(f"{title} "):
+        return f"{peer}{text[len(title) :]}"
+    return f"{peer}: {text}"
 
 
 def _rejected(error: AssociationRejected, peer: object, calling: str) -> str:

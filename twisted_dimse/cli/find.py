@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from twisted_dimse.cli.common import Common, common_options, run, take_common
+from twisted_dimse.cli.common import Common, common_options, run, take_common, words_argument
 from twisted_dimse.cli.keys import dataset_of, key_options
 from twisted_dimse.cli.models import Question, level_option, model_options
 
@@ -25,13 +25,24 @@ _OUTPUT = [
 ]  # fmt: skip
 
 
+_fuzzy = click.option(
+    "--fuzzy",
+    "--fuzzy-names",
+    is_flag=True,
+    help="Negotiate matching of person names by sound or by parts.",
+)
+
+
 @click.command("find", short_help="Search.")
-@click.argument("words", nargs=-1, metavar="PEER")
+@words_argument("PEER")
 @level_option
 @key_options
 @model_options
 @click.option("-W", "--worklist", "of_worklist", is_flag=True, help="As `dimse worklist`.")
-@click.option("--relational", is_flag=True, help="Negotiate queries across levels.")
+@click.option(
+    "--relational", "--relational-query", is_flag=True, help="Negotiate queries across levels."
+)
+@_fuzzy
 @_output_options
 @common_options
 def command(
@@ -42,6 +53,7 @@ def command(
     model: str | None,
     of_worklist: bool,
     relational: bool,
+    fuzzy: bool,
     **options: Any,
 ) -> int:
     """Search for patients, studies, series or images (C-FIND, PS3.4 annex C).
@@ -53,20 +65,24 @@ def command(
     dimse find PACS@10.0.0.5:104 -k PatientName='DOE*' -k StudyDate=20240101-
     dimse find PACS@10.0.0.5:104 -L SERIES -k StudyInstanceUID=1.2.3 --json
     """
+    asked = {"relational": relational, "fuzzy_names": fuzzy}
     if of_worklist:
-        question = Question.of_worklist(dataset_of(keys, dataset))
+        if relational:
+            raise click.UsageError("--relational: a worklist has no levels.")
+        question = Question.of_worklist(dataset_of(keys, dataset), _wanted(asked))
     else:
-        question = Question.of(dataset_of(keys, dataset), level, model, relational)
+        question = Question.of(dataset_of(keys, dataset), level, model, _wanted(asked))
     return _search(words, question, options)
 
 
 @click.command("worklist", short_help="Ask what is scheduled.")
-@click.argument("words", nargs=-1, metavar="PEER")
+@words_argument("PEER")
 @key_options
+@_fuzzy
 @_output_options
 @common_options
 def worklist(
-    words: tuple[str, ...], keys: tuple[str, ...], dataset: str | None, **options: Any
+    words: tuple[str, ...], keys: tuple[str, ...], dataset: str | None, fuzzy: bool, **options: Any
 ) -> int:
     """Ask what is scheduled (C-FIND of the modality worklist, PS3.4 annex K).
 
@@ -74,7 +90,12 @@ def worklist(
     dimse worklist RIS@10.0.0.5:104 -k ScheduledProcedureStepSequence.Modality=CT
     dimse worklist RIS@10.0.0.5:104 -k PatientID=4711 --json
     """
-    return _search(words, Question.of_worklist(dataset_of(keys, dataset)), options)
+    wanted = _wanted({"fuzzy_names": fuzzy})
+    return _search(words, Question.of_worklist(dataset_of(keys, dataset), wanted), options)
+
+
+def _wanted(asked: dict[str, bool]) -> tuple[str, ...]:
+    return tuple(name for name, yes in asked.items() if yes)
 
 
 def _search(words: tuple[str, ...], question: Question, options: dict[str, Any]) -> int:
@@ -99,14 +120,16 @@ async def _find(
     write = writer(common, question, as_csv)
     options = {**common.connect_options(), "extended": question.extended, "reactor": reactor}
     async with associated(common.peer, contexts=question.sop_classes, **options) as association:
-        if question.relational and not question.agreed(association):
-            common.complain(f"{common.peer} did not agree to relational queries")
-        async with association.find_each(question.keys, level=question.level) as matches:
-            async for match in matches:
-                write(match)
-                number += 1
-                if number == limit:
-                    break
-    if not common.as_json and not common.quiet and not as_csv:
-        click.echo(f"{number or 'no'} {'match' if number == 1 else 'matches'}", err=True)
+        for what in question.not_agreed(association):
+            common.complain(f"{common.peer} did not agree to {what}")
+        try:
+            async with association.find_each(question.keys, level=question.level) as matches:
+                async for match in matches:
+                    write(match)
+                    number += 1
+                    if number == limit:
+                        break
+        finally:
+            if not common.as_json and not common.quiet and not as_csv:
+                click.echo(f"{number or 'no'} {'match' if number == 1 else 'matches'}", err=True)
     return 0

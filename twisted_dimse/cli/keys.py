@@ -31,7 +31,7 @@ def key_options(command: Any) -> Any:
 
 _OPTIONS = [
     click.option("--keyword", "-k", "keys", multiple=True, metavar="KEYWORD[=VALUE]", help="An attribute by keyword or gggg,eeee, nested by dots; again for more."),  # noqa: E501
-    click.option("--dataset", "-f", metavar="FILE", help="Attributes from a file, DICOM JSON or Part 10."),  # noqa: E501
+    click.option("--dataset", "-f", metavar="FILE", type=click.Path(), help="Attributes from a file, DICOM JSON or Part 10."),  # noqa: E501
 ]  # fmt: skip
 
 

@@ -3,66 +3,97 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from twisted_dimse import telemetry
 from twisted_dimse.cli.common import impatience_ends_at_once
+from twisted_dimse.errors import printable
 from twisted_dimse.peer import in_words, valid_ae_title
 
 
 @click.command("listen", short_help="Receive instances until interrupted.")
 @click.argument("endpoint", default="tcp:11112:interface=127.0.0.1")
-@click.option("--directory", "-od", default="./received", show_default=True, help="Where to file.")
+@click.option(
+    "--directory",
+    "-od",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    default="./received",
+    show_default=True,
+    help="Where to file.",
+)
 @click.option("--ignore", is_flag=True, help="Answer success and keep nothing.")
-@click.option("--ae-title", "-aet", default="DIMSE-LISTEN", show_default=True, help="Our AE title.")
+@click.option(
+    "--ae-title",
+    "-aet",
+    metavar="AET",
+    default="DIMSE-LISTEN",
+    show_default=True,
+    help="Our AE title.",
+)
+@click.option(
+    "--max-pdu",
+    "-pdu",
+    metavar="N",
+    type=click.IntRange(0),
+    default=262144,
+    show_default=True,
+    help="Largest PDU that we receive, octets; 0 for no limit.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
+@click.option("-v", "--verbose", is_flag=True, help="Say when an association begins and ends.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
 @click.option("-d", "--debug", is_flag=True, help="Show tracebacks.")
 @click.option("--trace", is_flag=True, help="Show each PDU and command set on standard error.")
 def command(
-    endpoint: str,
-    directory: str,
-    ignore: bool,
-    ae_title: str,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
-    trace: bool,
+    endpoint: str, directory: str, ignore: bool, ae_title: str, max_pdu: int, **options: Any
 ) -> int:
     """Receive instances into a folder until interrupted.
 
-    ENDPOINT is a Twisted server endpoint string; a port number alone will do.
+    ENDPOINT is a Twisted server endpoint string; a port number alone will do. Without it,
+    tcp:11112:interface=127.0.0.1.
 
     \b
     dimse listen 11112 --directory ./received
     dimse listen tcp:11112:interface=127.0.0.1 --ignore --json
     """
-    if trace:
-        from twisted_dimse.cli import trace as tracing
-
-        tracing.begin()
     if not valid_ae_title(ae_title):
         raise click.UsageError(f"--ae-title {ae_title}: not an AE title.")
-    if endpoint.isdigit():
-        endpoint = f"tcp:{endpoint}"
-    return _run(endpoint, None if ignore else directory, ae_title, as_json, quiet)
+    if 0 < max_pdu < 8 or max_pdu > 0xFFFFFFFF:
+        raise click.UsageError(f"--max-pdu {max_pdu}: 8 to 4294967295, or 0 for no limit.")
+    del options["debug"]  # heeded by `main`
+    tell = _Tell(**options)
+    handler = _handler(None if ignore else directory, tell.stored)
+    where = f"tcp:{endpoint}" if endpoint.isdigit() else endpoint
+    return _serve(where, handler, tell, ae_title=ae_title, max_pdu_length=max_pdu)
 
 
-def _run(endpoint: str, directory: str | None, title: str, as_json: bool, quiet: bool) -> int:
-    from twisted.internet import reactor as imported
+@dataclass
+class _Tell:
+    """What is said of what happens."""
 
-    from twisted_dimse.datastream import DiscardingSink
-    from twisted_dimse.handler import Handler, Request
-    from twisted_dimse.server import AssociationFactory
-    from twisted_dimse.services.files import InstanceFiles
-    from twisted_dimse.services.storage import FilingHandler
+    as_json: bool
+    verbose: bool
+    quiet: bool
+    trace: bool
+    received: int = 0
 
-    reactor: Any = imported
-    failed: list[str] = []
+    def __post_init__(self) -> None:
+        if self.trace:
+            from twisted_dimse.cli import trace
 
-    def stored(request: Request, path: str) -> None:
-        if as_json:
+            trace.begin()
+        if self.verbose:
+            telemetry.subscribe(self._associations)
+
+    def stored(self, request: Any, path: str) -> None:
+        """An instance is there; ``path`` is empty where it was not kept."""
+        self.received += 1
+        if self.as_json:
             line = {
                 "path": path or None,
                 "sop_class_uid": request.sop_class_uid,
@@ -71,8 +102,28 @@ def _run(endpoint: str, directory: str | None, title: str, as_json: bool, quiet:
                 "calling_ae_title": request.association.calling_ae_title,
             }
             click.echo(json.dumps(line))
-        elif not quiet:
+        elif not self.quiet:
             click.echo(path or request.sop_instance_uid)
+
+    def aside(self, text: str) -> None:
+        """A line for a person, beside what is received."""
+        if not self.quiet:
+            click.echo(f"dimse: {text}", err=True)
+
+    def _associations(self, event: object) -> None:
+        if isinstance(event, telemetry.AssociationNegotiated):
+            calling = printable(event.calling_ae_title)
+            self.aside(f"association {event.association}: from {calling}")
+        elif isinstance(event, telemetry.AssociationEnded):
+            self.aside(f"association {event.association}: {event.how}")
+
+
+def _handler(directory: str | None, stored: Callable[[Any, str], None]) -> Any:
+    """One that files what it receives, or discards it."""
+    from twisted_dimse.datastream import DiscardingSink
+    from twisted_dimse.handler import Handler, Request
+    from twisted_dimse.services.files import InstanceFiles
+    from twisted_dimse.services.storage import FilingHandler
 
     class Ignoring(Handler):
         storage_of_any_kind = True
@@ -88,36 +139,39 @@ def _run(endpoint: str, directory: str | None, title: str, as_json: bool, quiet:
             stored(self._request, "")
             return super().finish()
 
+    if directory is None:
+        return Ignoring()
     try:
-        handler = (
-            Ignoring()
-            if directory is None
-            else FilingHandler(InstanceFiles(directory, durability="commit"), stored)
-        )
+        return FilingHandler(InstanceFiles(directory, durability="commit"), stored)
     except OSError as error:
         raise click.UsageError(f"--directory {directory}: {error.strerror}.") from None
-    factory = AssociationFactory(handler, ae_title=title)
 
-    def not_listening(failure: Any) -> None:
-        failed.append(str(getattr(failure.value, "socketError", None) or failure.value))
-        reactor.stop()
+
+def _serve(endpoint: str, handler: Any, tell: _Tell, **options: Any) -> int:
+    """Listen until an interrupt; the exit status."""
+    from twisted.internet import reactor as imported
+    from twisted.internet.endpoints import serverFromString
+
+    from twisted_dimse.server import AssociationFactory
+
+    reactor: Any = imported
+    failed: list[str] = []
+    factory = AssociationFactory(handler, **options)
+    try:
+        server = serverFromString(reactor, endpoint)
+    except (ValueError, TypeError, KeyError) as error:
+        raise click.UsageError(f"{endpoint} is not a server endpoint: {error}.") from None
 
     def start() -> None:
-        from twisted.internet.endpoints import serverFromString
-
-        server = serverFromString(reactor, endpoint)
         server.listen(factory).addCallbacks(listening, not_listening)
 
     def listening(port: Any) -> None:
-        if not quiet:
-            click.echo(f"dimse: {title} listens at {in_words(port.getHost())}", err=True)
+        tell.aside(f"{options['ae_title']} listens at {in_words(port.getHost())}")
 
-    def check() -> None:
-        try:
-            start()
-        except (ValueError, TypeError, KeyError) as error:
-            failed.append(str(error))
-            reactor.stop()
+    def not_listening(failure: Any) -> None:
+        error = getattr(failure.value, "socketError", None) or failure.value
+        failed.append(getattr(error, "strerror", None) or str(error))
+        reactor.stop()
 
     def end() -> Any:
         """Abort what is under way, and give the aborts a second to get out."""
@@ -127,10 +181,12 @@ def _run(endpoint: str, directory: str | None, title: str, as_json: bool, quiet:
         reactor.callLater(1, factory.close_all)
         return factory.drained()
 
-    reactor.callWhenRunning(check)
+    reactor.callWhenRunning(start)
     reactor.addSystemEventTrigger("before", "shutdown", end)
     reactor.run()
     if failed:
         click.echo(f"dimse: {endpoint}: {failed[0]}", err=True)
         return 3
+    if not tell.as_json:
+        tell.aside(f"{tell.received} received")
     return 130

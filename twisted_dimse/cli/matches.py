@@ -34,7 +34,7 @@ _HEADINGS = {
     "PatientSex": ("Sex", 3),
     "StudyDate": ("Date", 10),
     "StudyTime": ("Time", 5),
-    "AccessionNumber": ("Accession", 10),
+    "AccessionNumber": ("Accession", 16),
     "ModalitiesInStudy": ("Mod.", 5),
     "StudyDescription": ("Description", 24),
     "NumberOfStudyRelatedInstances": ("Inst.", 5),
@@ -173,7 +173,7 @@ class _Table:
             self._row([_heading(path) for path in self._columns], bold=True)
         self._row([_shown(match, path) for path in self._columns])
         for path in self._below:
-            click.secho(f"    {_shown(match, path)}", dim=True)
+            click.echo(f"    {_shown(match, path)}")
 
     def _row(self, cells: list[str], **style: Any) -> None:
         """The cells side by side, each on as many lines as it takes."""

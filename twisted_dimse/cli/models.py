@@ -1,6 +1,6 @@
 """What a query is about: level, information model, and the columns that its answers have.
 
-question = Question.of(keys, level="SERIES", model=None, relational=False)
+question = Question.of(keys, level="SERIES", model=None, wanted=("relational",))
 question.add_columns()
 association.find_each(question.keys, level=question.level)
 """
@@ -28,7 +28,8 @@ level_option = click.option(
     "--level",
     "-L",
     type=click.Choice(LEVELS, case_sensitive=False),
-    help="What to look for.  [default: STUDY, or as the keys have it]",
+    metavar="LEVEL",
+    help="PATIENT, STUDY, SERIES or IMAGE.  [default: STUDY, or as the keys have it]",
 )
 
 
@@ -52,6 +53,11 @@ _OF_STUDY = (
     *("StudyDate", "StudyTime", "AccessionNumber", "ModalitiesInStudy", "StudyDescription"),
     *("NumberOfStudyRelatedInstances", "StudyInstanceUID"),
 )
+
+_OPTIONS_IN_WORDS = {
+    "relational": "relational queries",
+    "fuzzy_names": "fuzzy matching of person names",
+}
 
 #: What is asked for and shown by itself; the unique key is last.
 COLUMNS = {
@@ -78,24 +84,27 @@ COLUMNS = {
 
 @dataclass
 class Question:
-    """Keys, and how to ask for them. `columns` is the name of a row of `COLUMNS`."""
+    """Keys, and how to ask for them. `columns` is the name of a row of `COLUMNS`; `wanted` names
+    those of `QueryOptions` that are to be negotiated."""
 
     keys: Any
     sop_classes: list[str]
     level: str | None
     columns: str
-    relational: bool = False
+    wanted: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, keys: Any, level: str | None, model: str | None, relational: bool) -> Question:
+    def of(
+        cls, keys: Any, level: str | None, model: str | None, wanted: tuple[str, ...]
+    ) -> Question:
         """A query of a query/retrieve model."""
         level = level_of(keys, level)
         models = models_of(level, model)
-        return cls(keys, [each.find for each in models], level, level, relational)
+        return cls(keys, [each.find for each in models], level, level, wanted)
 
     @classmethod
-    def of_worklist(cls, keys: Any) -> Question:
-        return cls(keys, [MODALITY_WORKLIST_FIND], None, "WORKLIST")
+    def of_worklist(cls, keys: Any, wanted: tuple[str, ...]) -> Question:
+        return cls(keys, [MODALITY_WORKLIST_FIND], None, "WORKLIST", wanted)
 
     def add_columns(self) -> None:
         """Ask for what the table shows, where the keys do not mention it. Attributes of another
@@ -113,20 +122,21 @@ class Question:
     @property
     def extended(self) -> dict[str, bytes]:
         """What to offer of extended negotiation."""
-        if not self.relational:
+        if not self.wanted:
             return {}
         from twisted_dimse.services.identifiers import QueryOptions
 
-        wanted = QueryOptions(relational=True)
+        wanted = QueryOptions(**dict.fromkeys(self.wanted, True))
         return {uid: wanted.offer(uid) for uid in self.sop_classes}
 
-    def agreed(self, association: Any) -> bool:
-        """Whether the peer took relational queries."""
+    def not_agreed(self, association: Any) -> list[str]:
+        """What of that the peer did not take, in words."""
         from twisted_dimse.services.identifiers import QueryOptions
 
-        wanted = QueryOptions(relational=True)
         uids = [context.abstract_syntax for context in association.accepted]
-        return any(wanted.agreed(association, uid).relational for uid in uids)
+        taken = [QueryOptions().agreed(association, uid) for uid in uids]
+        left = [name for name in self.wanted if not any(getattr(each, name) for each in taken)]
+        return [_OPTIONS_IN_WORDS[name] for name in left]
 
 
 def level_of(keys: Any, level: str | None) -> str:

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from twisted_dimse.cli.common import Common, common_options, run, take_common
+from twisted_dimse.cli.common import Common, common_options, run, take_common, words_argument
 from twisted_dimse.cli.keys import dataset_of, key_options
 
 _Call = Callable[[Any], Awaitable[Any]]
 
-_words = click.argument("words", nargs=-1, metavar="PEER CLASS_UID INSTANCE_UID")
+_words = words_argument("PEER CLASS_UID INSTANCE_UID")
 _context = click.option(
     "--context",
     metavar="UID",
@@ -42,7 +42,8 @@ def n_get(words: tuple[str, ...], attributes: tuple[str, ...], **options: Any) -
 
     \b
     dimse n-get PRINTER@10.0.0.5:104 Printer PrinterInstance -a PrinterStatus
-    dimse n-get RIS@10.0.0.5:104 ModalityPerformedProcedureStepRetrieve 1.2.3 --json
+    dimse n-get RIS@10.0.0.5:104 \\
+        ModalityPerformedProcedureStepRetrieve 1.2.3 --json
     """
     from twisted_dimse.keys import tag_of
 
@@ -69,9 +70,10 @@ def n_set(
     """Change attributes of an instance (N-SET, PS3.7 10.1.3).
 
     \b
-    dimse n-set RIS@10.0.0.5:104 ModalityPerformedProcedureStep 1.2.3 --dataset completed.json
-    dimse n-set PRINTER@10.0.0.5:104 BasicFilmBox 1.2.3 -k FilmOrientation=PORTRAIT \\
-        --context BasicGrayscalePrintManagementMeta
+    dimse n-set RIS@10.0.0.5:104 ModalityPerformedProcedureStep 1.2.3 \\
+        --dataset completed.json
+    dimse n-set PRINTER@10.0.0.5:104 BasicFilmBox 1.2.3 \\
+        -k FilmOrientation=PORTRAIT --context BasicGrayscalePrintManagementMeta
     """
     modifications = dataset_of(keys, dataset)
     if not modifications:
@@ -117,7 +119,7 @@ def n_action(
 
 
 @click.command("n-create", short_help="Create an instance.")
-@click.argument("words", nargs=-1, metavar="PEER CLASS_UID [INSTANCE_UID]")
+@words_argument("PEER CLASS_UID [INSTANCE_UID]")
 @key_options
 @_context
 @common_options
@@ -127,7 +129,8 @@ def n_create(
     """Create an instance (N-CREATE, PS3.7 10.1.5). Without INSTANCE_UID the peer chooses one.
 
     \b
-    dimse n-create RIS@10.0.0.5:104 ModalityPerformedProcedureStep 1.2.3 --dataset step.json
+    dimse n-create RIS@10.0.0.5:104 ModalityPerformedProcedureStep 1.2.3 \\
+        --dataset step.json
     dimse n-create PRINTER@10.0.0.5:104 BasicFilmSession -k NumberOfCopies=1 \\
         --context BasicGrayscalePrintManagementMeta
     """
@@ -181,8 +184,8 @@ def n_event_report(
     \b
     dimse n-event-report MODALITY@10.0.0.5:104 StorageCommitmentPushModel \\
         StorageCommitmentPushModelInstance --type 1 --dataset report.json
-    dimse n-event-report VIEWER@10.0.0.5:104 ModalityPerformedProcedureStepNotification 1.2.3 \\
-        --type 2 --json
+    dimse n-event-report VIEWER@10.0.0.5:104 \\
+        ModalityPerformedProcedureStepNotification 1.2.3 --type 2 --json
     """
     information = dataset_of(keys, dataset) or None
     target = _Target.of(words, options)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
 
+from twisted_dimse.cli.bar import COUNT, TIME_LEFT
 from twisted_dimse.cli.common import Common
 from twisted_dimse.datastream import expand_paths
 from twisted_dimse.dimse.status import Category, category
@@ -20,14 +19,13 @@ class StoreProgress:
         self._common = common
         self._paths = list(paths)
         self.sent = self.failed = self.warnings = self.skipped = self.octets = 0
-        self._bar: Any = None
-        self._task: Any = None
-        self._summarized = False
 
     def __enter__(self) -> StoreProgress:
-        common = self._common
-        if sys.stderr.isatty() and not (common.as_json or common.quiet):
-            self._start_bar()
+        if self._common.shows_progress:
+            total = sum(1 for _ in expand_paths(self._paths))
+            self._common.show_bar(
+                "sending", COUNT, "{task.fields[rate]}", TIME_LEFT, total=total, rate=""
+            )
         return self
 
     def __exit__(
@@ -36,8 +34,7 @@ class StoreProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._common.bar.stop()
 
     def note(self, outcome: StoreOutcome) -> None:
         """One more file is done."""
@@ -50,7 +47,7 @@ class StoreProgress:
         else:
             self.failed += 1
             if not outcome.abandoned or self._common.verbose:
-                self._common.complain(f"{outcome.path}: {outcome.error}")
+                self._common.complain(_complaint(outcome))
         if not outcome.skipped:
             self._common.put(
                 {
@@ -62,15 +59,11 @@ class StoreProgress:
             )
         elif self._common.verbose:
             self._common.complain(f"skipped {outcome.error}")
-        if self._bar is not None:
-            megabytes = self.octets / 1e6
-            rate = megabytes / (self._bar.tasks[0].elapsed or 1)
-            self._bar.update(self._task, advance=1, octets=megabytes, rate=rate)
+        self._common.bar.update(advance=1, rate=_rate(self.octets, self._common.bar.elapsed))
 
     def summarize(self, seconds: float) -> None:
         """The last line."""
-        if self._bar is not None:
-            self._bar.stop()
+        self._common.bar.stop()
         self._common.put(
             {
                 "sent": self.sent,
@@ -89,25 +82,23 @@ class StoreProgress:
         ):
             if count:
                 parts.append(f"{count} {word}")
-        rate = self.octets / 1e6 / seconds if seconds else 0
-        self._common.say(
-            f"{', '.join(parts)}; {self.octets / 1e6:.1f} MB in {seconds:.1f} s, {rate:.0f} MB/s"
-        )
+        taken = f"{_size(self.octets)} in {seconds:.1f} s, {_rate(self.octets, seconds)}"
+        self._common.say(f"{', '.join(parts)}; {taken}")
 
-    def _start_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as TimeLeft
 
-        self._bar = Progress(
-            TextColumn("sending"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[octets]:.0f} MB, {task.fields[rate]:.1f} MB/s"),
-            TimeLeft(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        total = sum(1 for _ in expand_paths(self._paths))
-        self._task = self._bar.add_task("", total=total, octets=0.0, rate=0.0)
-        self._bar.start()
+def _complaint(outcome: StoreOutcome) -> str:
+    """What became of a file, with its name once."""
+    error = outcome.error or ""
+    return error if error.startswith(outcome.path) else f"{outcome.path}: {error}"
+
+
+def _rate(octets: int, seconds: float) -> str:
+    return f"{_size(octets / seconds if seconds else 0)}/s"
+
+
+def _size(octets: float) -> str:
+    """In the largest unit in which it is at least one."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if octets >= factor:
+            return f"{octets / factor:.1f} {unit}"
+    return f"{octets:.0f} octets"

@@ -7,15 +7,22 @@ from typing import Any
 
 import click
 
-from twisted_dimse.cli.common import Common, common_options, run, take_common
+from twisted_dimse.cli.common import Common, common_options, run, take_common, words_argument
 from twisted_dimse.cli.keys import dataset_of, key_options
 from twisted_dimse.cli.models import MODELS, level_of, level_option, model_options
+from twisted_dimse.peer import valid_ae_title
 
-_directory = click.option("--directory", "-od", metavar="DIR", help="Where to file what comes.")
+_directory = click.option(
+    "--directory",
+    "-od",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Where to file what comes.",
+)
 
 
 @click.command("get", short_help="Fetch instances.")
-@click.argument("words", nargs=-1, metavar="PEER")
+@words_argument("PEER")
 @level_option
 @key_options
 @model_options
@@ -61,7 +68,7 @@ def get(
 
 
 @click.command("move", short_help="Have instances sent.")
-@click.argument("words", nargs=-1, metavar="PEER")
+@words_argument("PEER")
 @level_option
 @key_options
 @model_options
@@ -89,7 +96,8 @@ def move(
 
     \b
     dimse move PACS@10.0.0.5:104 -k StudyInstanceUID=1.2.3 --to WORKSTATION
-    dimse move PACS@10.0.0.5:104 -k StudyInstanceUID=1.2.3 --to ME --receive 11112 -od ./study
+    dimse move PACS@10.0.0.5:104 -k StudyInstanceUID=1.2.3 --to ME \\
+        --receive 11112 --directory ./study
     """
     identifier = dataset_of(keys, dataset)
     level = level_of(identifier, level)
@@ -97,7 +105,11 @@ def move(
     if receive is None and (directory is not None or to is None):
         missing = "--to, or --receive" if to is None else "--receive, with --directory"
         raise click.UsageError(f"Missing option: {missing}.")
+    destination = to or common.calling
+    if not valid_ae_title(destination):
+        raise click.UsageError(f"--to {destination}: not an AE title.")
     handler = _filing(directory or "./received", common) if receive is not None else None
+    endpoint = endpoint_of(receive)
 
     def begin(reactor: Any, progress: Any) -> Awaitable[Any]:
         from twisted_dimse.services import query_retrieve
@@ -105,8 +117,8 @@ def move(
         return query_retrieve.move(
             common.peer,
             identifier,
-            destination=to or common.calling,
-            receive=endpoint_of(reactor, receive),
+            destination=destination,
+            receive=endpoint,
             handler=handler,
             level=level,
             model=MODELS[model] if model else None,
@@ -142,11 +154,13 @@ def _filing(directory: str, common: Common) -> Any:
     return FilingHandler(files, stored)
 
 
-def endpoint_of(reactor: Any, receive: str | None) -> Any:
-    from twisted.internet.endpoints import serverFromString
-
+def endpoint_of(receive: str | None) -> Any:
+    """The server endpoint that ``--receive`` names, if any. Raises `click.UsageError`."""
     if receive is None:
         return None
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import serverFromString
+
     try:
         return serverFromString(reactor, f"tcp:{receive}" if receive.isdigit() else receive)
     except (ValueError, TypeError, KeyError) as error:

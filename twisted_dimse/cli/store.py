@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from twisted_dimse.cli.common import Common, common_options, run, take_common
+from twisted_dimse.cli.common import Common, common_options, run, take_common, words_argument
 
 if TYPE_CHECKING:
     from twisted_dimse.cli.report import Report
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("store", short_help="Send files and folders.")
-@click.argument("words", nargs=-1, metavar="PEER PATH...")
+@words_argument("PEER PATH...")
 @click.option(
     "--window",
     type=click.IntRange(0, 0xFFFF),
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     metavar="FILE",
+    type=click.Path(),
     help="Append what became of each file, and skip what it has as sent.",
 )
 @common_options
@@ -60,7 +61,7 @@ def command(words: tuple[str, ...], **options: Any) -> int:
 
     \b
     dimse store PACS@10.0.0.5:104 ./study
-    dimse store 10.0.0.5 104 -aec PACS ./archive --jobs 4 --retries 5 --report sent.jsonl
+    dimse store PACS@10.0.0.5:104 ./files --jobs 4 --retries 5 --report sent.jsonl
     """
     names = ("window", "jobs", "transcode", "retries", "report")
     choice = {name: options.pop(name) for name in names}

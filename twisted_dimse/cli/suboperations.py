@@ -3,10 +3,9 @@ what came of it."""
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
-from typing import Any
 
+from twisted_dimse.cli.bar import COUNT, TIME_LEFT
 from twisted_dimse.cli.common import Common
 from twisted_dimse.dimse.status import Category, category, meaning
 from twisted_dimse.results import RetrieveOutcome
@@ -18,13 +17,9 @@ class RetrieveProgress:
     def __init__(self, common: Common) -> None:
         self._common = common
         self._outcome: RetrieveOutcome | None = None
-        self._bar: Any = None
-        self._task: Any = None
 
     def __enter__(self) -> RetrieveProgress:
-        common = self._common
-        if sys.stderr.isatty() and not (common.as_json or common.quiet):
-            self._start_bar()
+        self._common.show_bar("retrieving", COUNT, TIME_LEFT)
         return self
 
     def __exit__(
@@ -33,7 +28,7 @@ class RetrieveProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop_bar()
+        self._common.bar.stop()
 
     @property
     def exit_status(self) -> int:
@@ -46,9 +41,8 @@ class RetrieveProgress:
     def note(self, outcome: RetrieveOutcome) -> None:
         """How far it is."""
         self._outcome = outcome
-        if self._bar is not None:
-            done = outcome.completed + outcome.failed + outcome.warning
-            self._bar.update(self._task, completed=done, total=(done + outcome.remaining) or None)
+        done = outcome.completed + outcome.failed + outcome.warning
+        self._common.bar.update(completed=done, total=(done + outcome.remaining) or None)
 
     def answered(self, status: int) -> None:
         """The peer said no, and nothing of sub-operations."""
@@ -56,7 +50,7 @@ class RetrieveProgress:
 
     def summarize(self) -> None:
         """The last line, where anything is known."""
-        self._stop_bar()
+        self._common.bar.stop()
         outcome = self._outcome
         if outcome is None:
             return
@@ -74,20 +68,6 @@ class RetrieveProgress:
             self._common.complain(f"failed: {uid}")
         self._common.say(_in_words(outcome))
 
-    def _start_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as TimeLeft
-
-        columns = (TextColumn("retrieving"), BarColumn(), MofNCompleteColumn(), TimeLeft())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("", total=None)
-        self._bar.start()
-
-    def _stop_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
 
 def _in_words(outcome: RetrieveOutcome) -> str:
     parts = [f"{outcome.completed} completed"]
@@ -98,6 +78,6 @@ def _in_words(outcome: RetrieveOutcome) -> str:
     )
     parts += [f"{count} {word}" for count, word in counts if count]
     text = ", ".join(parts)
-    if category(outcome.status) is Category.SUCCESS:
-        return text
+    if category(outcome.status) in (Category.SUCCESS, Category.FAILURE):
+        return text  # a failure has a line of its own
     return f"{text}; status 0x{outcome.status:04X} ({meaning(outcome.status, 'C-MOVE')})"
