@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import raw
-from conftest import ROOT, json_lines, write
+from patients import ROOT, json_lines, write
 from peers import DIMSE, Server, dimse, environment, run, serving
 from pydicom import dcmread
 from rich.cells import cell_len
