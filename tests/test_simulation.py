@@ -54,7 +54,7 @@ def simulate(machine: type[Simulation], number: int, runs: int, *, shrink: bool 
 
 @pytest.mark.parametrize("machine", [Simulation, Ten], ids=["two", "ten"])
 def test_everything_ends(machine: type[Simulation]) -> None:
-    simulate(machine, 7, 40 if machine is Simulation else 25)
+    simulate(machine, 7, 30 if machine is Simulation else 15)
 
 
 @pytest.mark.soak
