@@ -14,6 +14,7 @@ from typing import Any
 
 import pydicom
 import pytest
+import sqlalchemy as sa
 from databases import PostgreSQL
 from peers import (
     SECONDS,
@@ -29,6 +30,9 @@ from peers import (
 )
 from pydicom.data import get_testdata_file
 from senders import instance
+
+from twisted_dimse.archive import schema
+from twisted_dimse.archive.index import Index
 
 SENDERS = Path(__file__).with_name("senders.py")
 
@@ -120,6 +124,31 @@ def test_a_database_that_cannot_be_opened_ends_the_start_with_one_line(tmp_path:
     assert server.wait() == 1
     [line] = server.err
     assert line.startswith("dimse-scp: --database nonsense://")
+
+
+def test_the_password_of_a_database_is_not_shown(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://me:secret@/archive?host=/nowhere"
+    server = Server("--database", url, directory=tmp_path / "archive")
+    assert server.wait() == 1
+    [line] = server.err
+    assert line.startswith("dimse-scp: --database postgresql+psycopg://me:***@/archive")
+    assert "secret" not in server.said.replace(url, "")
+
+
+def test_a_database_that_is_newer_ends_the_start_with_one_line(
+    tmp_path: Path, database: str
+) -> None:
+    Index.open(database).close()
+    engine = sa.create_engine(database)
+    with engine.begin() as connection:
+        connection.execute(schema.info.update().values(value="99"))
+    engine.dispose()
+    server = Server("--database", database, directory=tmp_path / "archive")
+    assert server.wait() == 1
+    [line] = server.err
+    assert line.startswith(f"dimse-scp: --database {database}: the database is of version 99")
+    done = dimse("archive", "verify", "--directory", tmp_path, "--database", database)
+    assert (done.status, "version 99" in done.err) == (2, True), done.said
 
 
 def test_what_was_stored_is_found_after_an_orderly_restart(tmp_path: Path) -> None:

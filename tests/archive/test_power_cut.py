@@ -11,10 +11,16 @@ from typing import Any, NamedTuple
 import pytest
 from archives import archive_in, asking, found, image, retrieved, stored, threads_of
 from disks import Disk, Killed, Tree, write_out
-from memory import World, fired
+from memory import CT, World, fired
 
 from twisted_dimse.archive import journal
+from twisted_dimse.archive.commitment import ArchiveCommitment
+from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.handler import Archive
+from twisted_dimse.archive.maintenance import import_files
+from twisted_dimse.datastream import part10_header
+from twisted_dimse.dimse.status import NO_SUCH_SOP_INSTANCE
+from twisted_dimse.services.commitment import Reference
 
 #: Study, series, instance and size; of one UID the later has another size.
 Sent = tuple[str, str, str, int]
@@ -154,6 +160,71 @@ def test_what_was_acknowledged_survives_a_power_cut(
         taken = cuts(Disk(tmp_path / "disk", patch), seed)
     for number, cut in enumerate(different(taken)):
         assert losses(cut, tmp_path / str(number), monkeypatch) == []
+
+
+def archive_folder(disk: Disk) -> Path:
+    return Path(disk.top, "new", "archive")
+
+
+def cut_now(disk: Disk, acknowledged: dict[str, int]) -> Cut:
+    return Cut(disk.worst(), disk.index, acknowledged)
+
+
+def test_a_storage_commitment_is_a_promise_whatever_the_durability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [SENDERS[0][0], SENDERS[1][0], SENDERS[2][0]]
+    acknowledged = {uid: 0 for _, _, uid, _ in sent}
+    references = [Reference(CT, uid) for uid in [*acknowledged, "1.2.3.no-such"]]
+    with World() as world, monkeypatch.context() as patch:
+        disk = Disk(tmp_path / "disk", patch)
+        threads_of(world, patch)
+        with archive_in(world, archive_folder(disk), durability="commit") as archive:
+            assert stored(world, asking(world, archive), *map(source_of, sent)) == [0, 0, 0]
+            before = cut_now(disk, acknowledged)
+            commitment = ArchiveCommitment(archive, {})
+            nowhere: Any = None
+            reasons = world.result(commitment.commit(nowhere, references))
+            after = cut_now(disk, acknowledged)
+            [lost] = archive_folder(disk).glob("instances/*/*/1.2.1.1.1.dcm")
+            lost.unlink()
+            without = world.result(commitment.commit(nowhere, references))
+            world.end()
+    assert reasons == {**dict.fromkeys(acknowledged), "1.2.3.no-such": NO_SUCH_SOP_INSTANCE}
+    assert without == {**reasons, "1.2.1.1.1": NO_SUCH_SOP_INSTANCE}
+    assert losses(before, tmp_path / "before", monkeypatch)
+    assert losses(after, tmp_path / "after", monkeypatch) == []
+
+
+def test_what_is_kept_instead_of_a_second_one_is_on_the_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = source_of(SENDERS[0][0])
+    with World() as world, monkeypatch.context() as patch:
+        disk = Disk(tmp_path / "disk", patch)
+        threads_of(world, patch)
+        for durability in ("commit", "sync"):
+            options = {"durability": durability, "on_duplicate": "keep"}
+            with archive_in(world, archive_folder(disk), **options) as archive:
+                assert stored(world, asking(world, archive), one) == [0]
+                cut = cut_now(disk, {one.sop_instance_uid: 0})
+        world.end()
+    assert losses(cut, tmp_path / "after", monkeypatch) == []
+
+
+def test_what_was_imported_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for number, sent in enumerate(SENDERS[0]):
+        source = source_of(sent)
+        meta = part10_header(CT, source.sop_instance_uid, source.transfer_syntax)
+        (files / str(number)).write_bytes(meta + source.data)
+    with monkeypatch.context() as patch:
+        disk = Disk(tmp_path / "disk", patch)
+        with ArchiveFolder(str(archive_folder(disk))) as folder:
+            assert not [each for each in import_files(folder, [str(files)]) if each.problem]
+        cut = cut_now(disk, {uid: 0 for _, _, uid, _ in SENDERS[0]})
+    assert losses(cut, tmp_path / "after", monkeypatch) == []
 
 
 def is_file(path: str) -> bool:

@@ -44,16 +44,17 @@ class ArchiveCommitment(CommitmentHandler):
     async def commit(
         self, request: Request, references: Sequence[Reference]
     ) -> dict[str, int | None]:
-        """Each instance that is on the disk, in the index, and of the SOP class that was named."""
+        """Each instance that is on the disk, whatever ``--durability`` is, in the index, and of the
+        SOP class that was named."""
         await self._archive.up_to_date()
         uids = [reference.sop_instance_uid for reference in references]
-        held = await self._archive.in_thread(self._archive.index.held, uids)
+        kept = await self._archive.in_thread(self._archive.keep, uids)
         reasons: dict[str, int | None] = {}
         for sop_class, uid in references:
-            if uid not in held:
+            if uid not in kept:
                 reasons[uid] = NO_SUCH_SOP_INSTANCE
             else:
-                reasons[uid] = None if held[uid][0] == sop_class else CLASS_INSTANCE_CONFLICT
+                reasons[uid] = None if kept[uid] == sop_class else CLASS_INSTANCE_CONFLICT
         return reasons
 
     def decided(self, report: Report) -> Deferred[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from twisted_dimse.archive.index import Index, IndexUnusable
+from twisted_dimse.archive.index import Index, IndexUnusable, without_password
 from twisted_dimse.archive.journal import Journal
 from twisted_dimse.archive.part import Part
 from twisted_dimse.services.files import lock_folder
@@ -57,7 +57,8 @@ class ArchiveFolder:
             self.index = Index.open(url)
         except IndexUnusable as error:
             self.close()
-            name = f"--database {database}" if database else f"--directory {directory}: the index"
+            where = f"--directory {directory}: the index"
+            name = f"--database {without_password(database)}" if database else where
             raise CannotOpen(f"{name}: {error}") from error
 
     @property

@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,6 +41,7 @@ from twisted_dimse.handler import Handler, Request
 from twisted_dimse.services.files import InstanceFiles
 from twisted_dimse.services.identifiers import Identifier, QueryOptions, check_query, check_retrieve
 from twisted_dimse.services.matching import CONTROL, matcher, requested
+from twisted_dimse.services.syncing import sync_file, sync_folders_of
 from twisted_dimse.services.values import (
     SPECIFIC_CHARACTER_SET,
     UTF_8,
@@ -137,6 +138,20 @@ class Archive:
     def absolute(self, path: str) -> str:
         """The path of a file that the index names."""
         return self._folder.absolute(path)
+
+    def keep(self, uids: Sequence[str]) -> dict[str, str]:
+        """Have instances on the disk, if they are not yet: the SOP class of each that is here and
+        now is. Blocks. Raises `OSError` where one cannot be synced."""
+        kept: dict[str, str] = {}
+        paths: list[str] = []
+        for uid, (sop_class, relative) in self.index.held(uids).items():
+            path = self._folder.absolute(relative)
+            with suppress(FileNotFoundError):
+                sync_file(path)
+                paths.append(path)
+                kept[uid] = sop_class
+        sync_folders_of(paths, self._folder.instances)
+        return kept
 
     def in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
         """Read from the index off the reactor. Fails with `StatusError` 0xA700 where that cannot

@@ -181,6 +181,14 @@ class Index:
         return found
 
 
+def without_password(url: str) -> str:
+    """A database's URL as it may be shown."""
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return url
+
+
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     """Readers beside one writer; a commit is on the disk when it returns."""
     cursor = connection.cursor()

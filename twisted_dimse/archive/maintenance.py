@@ -21,7 +21,7 @@ from twisted_dimse.archive import schema
 from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import InstanceHeader, Unindexable
 from twisted_dimse.datastream import expand_paths, part10_header
-from twisted_dimse.services.syncing import sync_folder
+from twisted_dimse.services.syncing import sync_folders_of
 from twisted_dimse.uids import is_valid_uid
 
 _BATCH = 500
@@ -152,7 +152,6 @@ def _take_in(folder: ArchiveFolder, path: str) -> InstanceHeader:
             os.fsync(target.fileno())
         os.makedirs(os.path.dirname(final), exist_ok=True)
         os.rename(partial, final)
-        sync_folder(os.path.dirname(final))
     except BaseException:
         if os.path.exists(partial):
             os.unlink(partial)
@@ -161,6 +160,7 @@ def _take_in(folder: ArchiveFolder, path: str) -> InstanceHeader:
 
 
 def _index(folder: ArchiveFolder, headers: list[InstanceHeader]) -> None:
+    sync_folders_of((folder.absolute(header.path) for header in headers), folder.instances)
     for replaced in folder.index.add(headers):
         path = folder.absolute(replaced)
         if os.path.exists(path):

@@ -33,7 +33,7 @@ from twisted_dimse.dimse.status import (
 from twisted_dimse.elements import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, ElementScan
 from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Request
-from twisted_dimse.services.syncing import Complete, GroupSync, sync_up
+from twisted_dimse.services.syncing import Complete, GroupSync, sync_file, sync_up
 from twisted_dimse.uids import is_valid_uid
 
 DURABILITIES = ("commit", "sync")
@@ -128,6 +128,8 @@ class InstanceFiles:
         except FileExistsError:
             if self.on_duplicate == "reject":
                 raise StatusError(DUPLICATE_SOP_INSTANCE, "stored already") from None
+            if self.durability == "sync":
+                sync_file(final)  # it may have come while that was not asked for
         os.unlink(partial)
         return made_folder
 

@@ -9,7 +9,7 @@ fails for one file, that file has no name afterwards, and the others go on.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -188,13 +188,33 @@ def _remove(path: str | None) -> None:
             os.unlink(path)
 
 
+def sync_file(path: str) -> None:
+    """Have the octets of a file on the disk."""
+    _sync(path, os.O_RDONLY)
+
+
 def sync_folder(path: str) -> None:
     """Have the entries of a folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folders_of(paths: Iterable[str], top: str) -> None:
+    """Have on the disk that files below ``top`` are where they are: each folder once."""
+    folders: set[str] = set()
+    for path in paths:
+        while (path := os.path.dirname(path)) != top and path not in folders:
+            folders.add(path)
+    for folder in sorted(folders, reverse=True):
+        sync_folder(folder)
+    sync_up(top)
 
 
 def sync_up(path: str) -> None:
