@@ -36,7 +36,7 @@ _TITLE = "RAW-PEER"  # what the raw client calls the server, and dcmqrscp knows 
 
 def rows(settings: Settings) -> list[Row]:
     """Both archives, full of the same."""
-    archives = [ours("dimse-scp", _our_archive), of_dcmtk("dcmqrscp", _dcmqrscp)]
+    archives = [ours("dimse-scp", _our_archive), archive_of_dcmtk()]
     contestants = [_contestant(archive, settings) for archive in archives]
     title = f"C-GET of {settings.fetched} × 512 KiB by getscu +B"
     return [Row("get", title, "a second", contestants, MARKS)]
@@ -46,6 +46,11 @@ def _contestant(archive: Program, settings: Settings) -> Contestant:
     getscu = installed_dcmtk("getscu")
     ready = partial(_fetching, archive, settings)
     return Contestant(archive.name, archive.party, ready, lambda: archive.missing() or getscu())
+
+
+def archive_of_dcmtk() -> Program:
+    """DCMTK's archive."""
+    return of_dcmtk("dcmqrscp", _dcmqrscp)
 
 
 def _our_archive(port: int, folder: Path) -> Command:

@@ -1,12 +1,15 @@
 """The library as a client: ``python -m benchmarks.our_client echo PORT COUNT``; ``store PEER
 FOLDER [WINDOW]``, which sends the files of a folder one after the other or up to a window of them
-at once; ``find PORT COUNT``, which asks for so many answers."""
+at once; ``find PORT COUNT``, which asks for so many answers; ``ask PORT KEYS``, which asks many
+queries."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from pydicom import Dataset
@@ -55,10 +58,33 @@ async def find(reactor: Any, port: str, count: str) -> None:
         raise RuntimeError(f"{len(found)} answers instead of {count}")
 
 
+_ASKED_FOR = {
+    "SpecificCharacterSet": "ISO_IR 192",
+    **dict.fromkeys(("PatientID", "PatientName", "StudyDate", "StudyInstanceUID"), ""),
+}
+
+
+async def ask(reactor: Any, port: str, keys: str) -> None:
+    """One association, all queries of a file one after the other; prints what each took."""
+    peer = f"RAW-PEER@127.0.0.1:{port}"
+    taken: dict[str, list[float]] = {}
+    async with await connect(peer, contexts=[STUDY_ROOT.find], reactor=reactor) as association:
+        for kind, queries in json.loads(Path(keys).read_text()).items():
+            taken[kind] = []
+            for query in queries:
+                begun = perf_counter()
+                found = await association.find({**_ASKED_FOR, **query})
+                taken[kind].append(perf_counter() - begun)
+                if not found:
+                    raise RuntimeError(f"no answer to {query}")
+    print(json.dumps(taken))
+
+
 JOBS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
     "echo": echo,
     "store": store,
     "find": find,
+    "ask": ask,
 }
 
 

@@ -6,11 +6,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from benchmarks import echo, find, get, many, memory, receive, send, senders, telemetry, tls, window
+from benchmarks import (
+    archive,
+    echo,
+    find,
+    get,
+    many,
+    memory,
+    receive,
+    send,
+    senders,
+    telemetry,
+    tls,
+    window,
+)
 from benchmarks.harness import Row
 from benchmarks.scratch import Settings
 
-SUBJECTS = (echo, receive, senders, send, memory, window, many, tls, find, get, telemetry)
+SUBJECTS = (
+    echo, receive, senders, send, memory, window, many, tls, find, get, archive, telemetry,
+)  # fmt: skip
 
 
 def chosen_rows(settings: Settings, names: Sequence[str], skipped: Sequence[str] = ()) -> list[Row]:

@@ -1,0 +1,278 @@
+"""The archive with its index: study-level queries at three sizes, and what the index costs while
+instances come in.
+
+The studies are of patients with names in eight scripts, ten instances each. They are stored before
+the first run; our archive is given them as its indexer reads them, without files. A run asks for a
+patient's ID, for the beginning of a name and for some days, a hundred times each, by one client of
+ours whoever the server is, so its part in each figure is the same. The figure is the mean of the
+three medians, and the note has all three.
+
+The second subject stores 8 KiB instances over four associations at once, with every response after
+the octets are on the disk where the server can do that (``--folder`` should name a real disk).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from time import perf_counter
+
+from benchmarks import wire
+from benchmarks.get import archive_of_dcmtk
+from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Run, Sample
+from benchmarks.instances import Shape, batch
+from benchmarks.orthanc import ORTHANC, orthanc
+from benchmarks.peers import (
+    OUR_CLIENT,
+    Command,
+    Program,
+    Server,
+    our_server_at,
+    ours,
+    serving,
+)
+from benchmarks.processes import Failed, usage
+from benchmarks.raw_peer import STORE_CONTEXT, Message, RawClient, prepare
+from benchmarks.scratch import KIB, Settings
+
+INSTANCES_OF_A_STUDY = 10
+ASKED = 100  # queries of each kind in a run
+SENDERS = 4
+STORE_ONLY = "dimse-scp --store-only"
+
+_ROOT = "1.2.826.0.1.3680043.8.498.1"
+_FAMILIES = (
+    *("Smith", "Johnson", "Müller", "García", "Núñez", "Sørensen", "Dubois", "Rossi", "Kowalska"),
+    *("Yılmaz", "Иванов", "Петрова", "Смирнов", "Кузнецова", "Παπαδόπουλος", "Νικολάου", "山田"),
+    *("佐藤", "鈴木", "高橋", "王", "李", "张", "刘", "김", "이", "박", "최", "קפלן", "לוי"),
+)
+_GIVEN = (
+    *("Anna", "Ben", "Carla", "David", "Eva", "Felix", "Greta", "Hugo", "Inés", "Jörg", "Борис"),
+    *("Вера", "Глеб", "Дарья", "Νίκος", "Ελένη", "太郎", "花子", "次郎", "明", "伟", "芳", "娜"),
+    *("秀英", "민준", "서연", "지훈", "נועה", "יוסף", "מרים"),
+)
+_FIRST_DAY = date(1995, 1, 1)
+_DAYS = 10_000
+
+
+def rows(settings: Settings) -> list[Row]:
+    """Queries at 400 studies, 10,000 and 100,000 instances; receiving with the index on."""
+    few = 400 * INSTANCES_OF_A_STUDY
+    quick = settings.quick
+    return [
+        _queries("query-400", few // (10 if quick else 1), [_our_archive(), archive_of_dcmtk()]),
+        _queries("query-10k", 1_000 if quick else 10_000, [_our_archive(), orthanc()]),
+        _queries("query-100k", 2_000 if quick else 100_000, [_our_archive()], marks=[Mark(5.0)]),
+        _receiving(settings),
+    ]
+
+
+# --- queries
+
+
+def _queries(name: str, count: int, programs: Sequence[Program], marks: Sequence[Mark] = ()) -> Row:
+    contestants = [program.contestant(partial(_asking, program, count)) for program in programs]
+    title = f"C-FIND at {count // INSTANCES_OF_A_STUDY:,} studies, {count:,} instances"
+    return Row(name, title, "ms", contestants, marks)
+
+
+def _our_archive() -> Program:
+    return ours("dimse-scp", _our_server)
+
+
+def _our_server(port: int, folder: Path) -> Command:
+    return our_server_at(f"tcp:{port}:interface=127.0.0.1", folder)
+
+
+@contextmanager
+def _asking(program: Program, count: int) -> Iterator[Run]:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as name:
+        if program.party == OURS:
+            _fill_index(Path(name), count)
+        with serving(program, Path(name)) as server:
+            if program.party != OURS:
+                _fill(program, server, count)
+            keys = Path(name) / "keys.json"
+            keys.write_text(json.dumps(_keys(count // INSTANCES_OF_A_STUDY)))
+            yield partial(_ask, server, keys)
+
+
+def _fill_index(folder: Path, count: int) -> None:
+    """Have the archive index all instances, without their files."""
+    from twisted_dimse.archive.folder import ArchiveFolder
+    from twisted_dimse.archive.header import InstanceHeader
+
+    with ArchiveFolder(str(folder)) as archive:
+        for first in range(0, count, 1000):
+            headers = []
+            for number in range(first, min(first + 1000, count)):
+                uid, elements = _instance(number)
+                values = {tag: text.encode() for tag, _, text in elements}
+                path = f"{number}.dcm"
+                headers.append(
+                    InstanceHeader(path, wire.SECONDARY_CAPTURE, uid, wire.EXPLICIT, 0, 0, values)
+                )
+            archive.index.add(headers)
+
+
+def _fill(program: Program, server: Server, count: int) -> None:
+    """Store all instances over several associations; dcmqrscp answers C000 to more than one."""
+    senders = 1 if program.party == DCMTK else SENDERS
+    shares = [range(at, count, senders) for at in range(senders)]
+    _all_at_once([partial(_store, server.port, share) for share in shares])
+
+
+def _store(port: int, numbers: Sequence[int]) -> None:
+    with RawClient(port) as client:
+        for at in range(0, len(numbers), 1000):
+            client.store([_message(number) for number in numbers[at : at + 1000]])
+
+
+def _message(number: int) -> Message:
+    uid, elements = _instance(number)
+    data = b"".join(_element(*element) for element in elements)
+    request = wire.store_request(STORE_CONTEXT, uid)
+    return Message(request + wire.p_data(STORE_CONTEXT, wire.LAST, data), [b""])
+
+
+def _instance(number: int) -> tuple[str, tuple[tuple[int, bytes, str], ...]]:
+    """SOP Instance UID and elements of one instance; all UIDs are of one length."""
+    study = number // INSTANCES_OF_A_STUDY
+    uids = [f"{_ROOT}.{kind}.{10_000_000 + one}" for kind, one in ((1, number), (2, study))]
+    elements = (
+        (0x00080005, b"CS", "ISO_IR 192"),
+        (0x00080016, b"UI", wire.SECONDARY_CAPTURE),
+        (0x00080018, b"UI", uids[0]),
+        (0x00080020, b"DA", _day(study)),
+        (0x00080030, b"TM", "101500"),
+        (0x00080050, b"SH", f"A{study:07}"),
+        (0x00080060, b"CS", ("CT", "MR", "CR", "US")[study % 4]),
+        (0x00081030, b"LO", "Thorax"),
+        (0x00100010, b"PN", _name(study // 2)),
+        (0x00100020, b"LO", f"P{study // 2:07}"),
+        (0x0020000D, b"UI", uids[1]),
+        (0x0020000E, b"UI", f"{uids[1]}.1"),
+        (0x00200013, b"IS", str(number % INSTANCES_OF_A_STUDY + 1)),
+    )
+    return uids[0], elements
+
+
+def _element(tag: int, vr: bytes, text: str) -> bytes:
+    value = text.encode()
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) & 1)
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+def _name(patient: int) -> str:
+    family = _FAMILIES[patient % len(_FAMILIES)]
+    given = _GIVEN[patient // len(_FAMILIES) % len(_GIVEN)]
+    return f"{family}^{given}^{patient:05}"
+
+
+def _day(study: int) -> str:
+    return f"{_FIRST_DAY + timedelta(days=study * 7919 % _DAYS):%Y%m%d}"
+
+
+def _keys(studies: int) -> dict[str, list[dict[str, str]]]:
+    """Queries of each kind, which have one to a few answers at any size."""
+    some = [at * 7 % studies for at in range(ASKED)]
+    span = timedelta(days=max(_DAYS // studies, 1))
+    days = [_FIRST_DAY + timedelta(days=study * 7919 % _DAYS) for study in some]
+    return {
+        "ID": [{"PatientID": f"P{study // 2:07}"} for study in some],
+        "name": [{"PatientName": f"{_name(study // 2)[:-1]}*"} for study in some],
+        "days": [{"StudyDate": f"{day:%Y%m%d}-{day + span:%Y%m%d}"} for day in days],
+    }
+
+
+def _ask(server: Server, keys: Path) -> Sample:
+    before, begun = usage(server.pid), perf_counter()
+    command = [*OUR_CLIENT, "ask", str(server.port), str(keys)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    if done.returncode:
+        raise Failed(f"the client failed: {done.stderr[-200:]}")
+    seconds, used = perf_counter() - begun, usage(server.pid) - before
+    medians = {kind: median(each) * 1000 for kind, each in json.loads(done.stdout).items()}
+    note = ", ".join(f"{kind} {value:.1f}" for kind, value in medians.items())
+    work = ASKED * len(medians)
+    return Sample(mean(medians.values()), work, seconds, used.user, used.system, note=note)
+
+
+# --- receiving
+
+
+def _receiving(settings: Settings) -> Row:
+    size, count = 8 * KIB, settings.small
+    others = [
+        (ours("dimse-scp", partial(_durable, ())), count),
+        (
+            Program(STORE_ONLY, STORE_ONLY, partial(_durable, ("--store-only",)), lambda: None),
+            count,
+        ),
+        (orthanc(), max(count // 8, 1)),
+    ]
+    contestants = [
+        Contestant(
+            program.name, program.party,
+            partial(_receiving_with, program, settings, Shape(size), part), program.missing,
+        )
+        for program, part in others
+    ]  # fmt: skip
+    marks = [Mark(0.7, STORE_ONLY), Mark(5, ORTHANC)]
+    title = f"receive 8 KiB over {SENDERS} associations, synced and indexed"
+    return Row("receive-indexed", title, "a second", contestants, marks)
+
+
+def _durable(more: Sequence[str], port: int, folder: Path) -> Command:
+    endpoint = f"tcp:{port}:interface=127.0.0.1"
+    return our_server_at(endpoint, folder, "--durability", "sync", *more)
+
+
+@contextmanager
+def _receiving_with(
+    program: Program, settings: Settings, shape: Shape, count: int
+) -> Iterator[Run]:
+    with settings.new_folder() as folder, serving(program, folder) as server:
+        yield partial(_send, server, shape, count // SENDERS)
+
+
+def _send(server: Server, shape: Shape, count: int) -> Sample:
+    clients = [RawClient(server.port) for _ in range(SENDERS)]
+    messages = [prepare(shape, batch(count), client.maximum) for client in clients]
+    before, begun = usage(server.pid), perf_counter()
+    _all_at_once(
+        [partial(client.store, each) for client, each in zip(clients, messages, strict=True)]
+    )
+    seconds, used = perf_counter() - begun, usage(server.pid) - before
+    for client in clients:
+        client.release()
+    return Sample.rate(count * SENDERS, count * SENDERS, seconds, used)
+
+
+def _all_at_once(works: Sequence[partial[object]]) -> None:
+    """Do all in threads; raises `Failed` where one does not end well."""
+    failures: list[Exception] = []
+
+    def do(work: partial[object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=do, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise Failed(str(failures[0]))
