@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -20,7 +21,7 @@ import psutil
 import pytest
 import raw
 from certificates import Authority
-from peers import Server, serving, wait_until
+from peers import Server, serving
 from raw import COMMAND, ECHO_AND_STORE, EXPLICIT, LAST, Client, dataset
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -29,6 +30,7 @@ CONTEXTS = (*ECHO_AND_STORE, (5, STUDY_ROOT_FIND, (EXPLICIT,)), (7, PUSH_MODEL, 
 LIMIT = 4
 WORKERS = ("--workers", 2, "--durability", "commit")
 STARTED = 30.0  # seconds
+wait_until = partial(peers.wait_until, within=STARTED)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +260,7 @@ def test_a_report_that_one_worker_cannot_deliver_is_delivered_by_the_first(node:
         client.send_message(7, action, information)
         assert client.message().status == 0
         client.socket.close()
-        wait_until(lambda: len(reports) == 1, within=STARTED)
+        wait_until(lambda: len(reports) == 1)
     (sender, report) = reports[0]
     assert sender == processes[1]
     assert b"2.25.77" in report.data
