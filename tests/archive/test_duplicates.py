@@ -41,15 +41,18 @@ def test_an_instance_that_comes_again_in_another_study(
         assert server.partial == []
 
 
-def test_it_is_known_after_a_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_is_known_after_a_restart_and_by_every_process(tmp_path: Path, workers: str) -> None:
     folder = tmp_path / "archive"
     with serving(*NODE, directory=folder) as server, Client(server.port) as client:
         client.associate()
         assert client.store(UID, FIRST).status == 0
         client.release()
-    with serving(*NODE, "--on-duplicate", "reject", directory=folder) as server:
+    with serving(
+        *NODE, "--on-duplicate", "reject", "--workers", workers, directory=folder
+    ) as server:
         other = "1.2.840.99.6"
-        for number in range(2):
+        for number in range(4):  # by one process or another
             with Client(server.port) as client:
                 client.associate()
                 assert client.store(UID, SECOND).status == 0x0111
