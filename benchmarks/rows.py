@@ -16,6 +16,7 @@ from benchmarks import (
     receive,
     send,
     senders,
+    start,
     telemetry,
     tls,
     window,
@@ -24,7 +25,7 @@ from benchmarks.harness import Row
 from benchmarks.scratch import Settings
 
 SUBJECTS = (
-    echo, receive, senders, send, memory, window, many, tls, find, get, archive, telemetry,
+    echo, receive, senders, send, memory, window, many, tls, find, get, archive, telemetry, start,
 )  # fmt: skip
 
 

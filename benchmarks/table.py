@@ -79,14 +79,14 @@ _CPU = "CPU is user and system time of the measured process for one message."
 
 
 def comparisons(row: Result) -> Iterator[tuple[Result, Result | None, Verdict]]:
-    """Each of ours beside each peer; where the row has a bound of its own, once with that."""
+    """Each of ours beside each peer, or alone; where the row has a bound of its own, with that."""
     ours = [one for one in row["contestants"] if one["party"] == OURS]
     peers = [one for one in row["contestants"] if one["party"] != OURS]
     targets = {mark["against"]: mark["target"] for mark in row["marks"]}
     for mine in ours:
         if None in targets:
             bounded = Verdict(mine.get("median"), targets[None], at_most=True)
-            yield mine, next(iter(peers), None), bounded
+            yield from ((mine, peer, bounded) for peer in peers or [None])
             continue
         for peer in peers:
             yield mine, peer, Verdict(_quotient(mine, peer), targets.get(peer["party"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from typing import Any
@@ -90,6 +92,7 @@ def dimse(context: click.Context) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The console script: ends the process with the exit status of the interface."""
+    atexit.register(gc.freeze)  # at the end there is a tenth of a second of garbage to look for
     words = sys.argv[1:] if args is None else args
     debug = "--debug" in words
     try:
