@@ -51,7 +51,7 @@ def terminal(row: Result) -> str:
         mark = verdict.to_reach().replace("**", "")
         pair = ours["name"] + (f" to {peer['name']}" if peer and not verdict.at_most else "")
         lines.append(f"  {pair}: {_ratio(verdict)}" + (f" (to reach: {mark})" if mark else ""))
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))
 
 
 def markdown(results: Result) -> str:

@@ -297,3 +297,13 @@ def test_senders_wait_until_all_have_an_association_and_store_at_once() -> None:
         wait_until(lambda: len(server.results) == senders.SENDERS)
     stored = [message.instance for came in server.results for message in came]
     assert len(set(stored)) == 2 * senders.SENDERS
+
+
+def test_a_start_is_measured_from_first_to_last(tmp_path: Path) -> None:
+    rows = {row.name: row for row in chosen_rows(Settings(tmp_path), ["start"], ["pynetdicom"])}
+    assert sorted(rows) == ["start-echo", "start-help", "start-server"]
+    for name, row in rows.items():
+        result = measure(row, runs=1)
+        (ours,) = [one for one in result["contestants"] if one["party"] == OURS]
+        assert "note" not in ours, f"{name}: {ours}"
+        assert 10 < ours["median"] < 60_000

@@ -152,6 +152,27 @@ def test_wrong_usage_ends_the_process_with_2(words: list[str]) -> None:
     assert done.out == ""
 
 
+@pytest.mark.parametrize("words", [["--help"], ["echo"], ["store"], ["listen"]], ids=" ".join)
+def test_what_should_be_quick_imports_neither_pydicom_nor_numpy(
+    words: list[str], study: Path, tmp_path: Path
+) -> None:
+    program = [DIMSE[0], "-X", "importtime", *DIMSE[1:]]
+    if words == ["listen"]:
+        running = Running(program, *words, "tcp:0:interface=127.0.0.1", cwd=tmp_path)
+        running.wait_for_line("listens at")
+        running.stop()
+        said = "\n".join(running.err)
+    elif words == ["--help"]:
+        said = peers.run(program, *words).succeeded().err
+    else:
+        with scripted(accepting()) as server:
+            paths = [study / "a.dcm"] if words == ["store"] else []
+            said = peers.run(program, *words, at(server.port), *paths).succeeded().err
+    imported = set(re.findall(r"^import time:.*\| +(\w+)", said, re.MULTILINE))
+    assert "click" in imported
+    assert not imported & {"numpy", "pydicom"}
+
+
 # --- echo
 
 
@@ -408,9 +429,9 @@ def sent(server: raw.Scripted) -> list[Message]:
 def test_store_sends_what_a_folder_holds_and_counts_the_rest(study: Path) -> None:
     with scripted(accepting()) as server:
         done = dimse("store", at(server.port), study).succeeded()
-    assert re.fullmatch(r"3 sent, 2 skipped; \d\.\d kB in \d+\.\d s, \S+ kB/s\n", done.out), (
-        done.out
-    )
+    assert re.fullmatch(
+        r"3 sent, 2 skipped; \d+ octets in \d+\.\d s, \S+ (octets|kB)/s\n", done.out
+    ), done.out
     assert done.err == ""
     messages = sent(server)
     assert sorted(message.instance for message in messages) == ["1.2.1", "1.2.2", "1.2.3"]

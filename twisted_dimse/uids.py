@@ -1,6 +1,6 @@
 """Named UIDs that the protocol itself needs, over pydicom's table for all others.
 
-pydicom takes a quarter of a second to import, so nothing here does it before somebody asks.
+pydicom takes a quarter of a second to import, and has numpy with it: nothing here does.
 
     name_of("1.2.840.10008.1.1")        # 'Verification SOP Class'
     "1.2.840.10008.5.1.4.1.1.2" in storage_sop_classes()
@@ -9,6 +9,8 @@ pydicom takes a quarter of a second to import, so nothing here does it before so
 from __future__ import annotations
 
 import functools
+import importlib.machinery
+import importlib.util
 import re
 from typing import NamedTuple
 
@@ -78,11 +80,27 @@ def is_valid_uid(text: str) -> bool:
     return 0 < len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
+@functools.cache
+def registered() -> dict[str, tuple[str, str, str, str, str]]:
+    """The UIDs of PS3.6 annex A: name, type, information, "Retired" or "", and keyword of each.
+
+    They are pydicom's, whose table is loaded without the rest of it.
+    """
+    package = importlib.util.find_spec("pydicom")
+    assert package is not None
+    places = package.submodule_search_locations
+    table = importlib.machinery.PathFinder.find_spec("pydicom._uid_dict", places)
+    assert table is not None
+    assert table.loader is not None
+    module = importlib.util.module_from_spec(table)
+    table.loader.exec_module(module)
+    found: dict[str, tuple[str, str, str, str, str]] = module.UID_dictionary
+    return found
+
+
 def name_of(uid: str) -> str:
     """The name of a registered UID, or the UID itself."""
-    from pydicom._uid_dict import UID_dictionary
-
-    entry = UID_dictionary.get(uid)
+    entry = registered().get(uid)
     return entry[0] if entry else uid
 
 
@@ -100,11 +118,9 @@ _NOT_YET_IN_PYDICOM = (
 @functools.cache
 def storage_sop_classes() -> frozenset[str]:
     """All registered SOP classes that a C-STORE can carry (PS3.4 B.5, GG.3 and retired ones)."""
-    from pydicom._uid_dict import UID_dictionary
-
     return frozenset(_NOT_YET_IN_PYDICOM).union(
         uid
-        for uid, (name, kind, _info, _retired, keyword) in UID_dictionary.items()
+        for uid, (name, kind, _info, _retired, keyword) in registered().items()
         if kind == "SOP Class"
         and ("Storage" in name or keyword == "InventoryStorage")
         and "Storage Commitment" not in name

@@ -273,13 +273,11 @@ class _Target:
 
 def _uid(word: str) -> str:
     """A UID from itself or its keyword. Raises `click.UsageError`."""
-    from twisted_dimse.uids import is_valid_uid
+    from twisted_dimse.uids import is_valid_uid, registered
 
     if not word or is_valid_uid(word):
         return word
-    from pydicom._uid_dict import UID_dictionary
-
-    found = next((uid for uid, entry in UID_dictionary.items() if entry[4] == word), None)
+    found = next((uid for uid, entry in registered().items() if entry[4] == word), None)
     if found is None:
         raise click.UsageError(f"{word!r} is neither a UID nor the keyword of one.")
     return found
