@@ -122,6 +122,7 @@ WRONG_USAGE: dict[str, tuple[list[str], str]] = {
     "receive": (["move", "A@127.0.0.1:104", "--receive", "nonsense:1"], "--receive nonsense:1"),
     "worklist-levels": (["find", "A@127.0.0.1:104", "-W", "--relational"], "--relational"),
     "listen-max-pdu": (["listen", "--max-pdu", "7"], "--max-pdu 7"),
+    "absent-archive": (["archive", "verify", "--directory", "nothing"], "nothing: no such"),
     "listen-title": (["listen", "--ae-title", "A\\B"], "--ae-title"),
     "listen-directory": (["listen", "--directory", "/dev/null/received"], "--directory"),
 }

@@ -134,6 +134,46 @@ def test_dcmtks_archive_is_searched_and_gives(dcmqrscp: str, files: Path, tmp_pa
 
 
 @pytest.mark.interop
+@pytest.mark.parametrize(
+    ("words", "tag", "found"),
+    [
+        (["-P", "-L", "PATIENT", "-k", "PatientID"], "00100020", ["P1", "P2", "P3"]),
+        (["--model", "patient", "-k", "PatientID=P1"], "0020000D", [f"{ROOT}.1"]),
+        (["-O", "-k", "PatientID=P2"], "0020000D", [f"{ROOT}.2"]),
+        (["-S", "-k", "PatientID=P3", "-pdu", "4096"], "0020000D", [f"{ROOT}.3"]),
+        (["-k", "PatientID=P1", "--user", "me"], "0020000D", [f"{ROOT}.1"]),
+        (["-k", "PatientID=P1", "--timeout", "60", "-aet", "ME"], "0020000D", [f"{ROOT}.1"]),
+        (["-k", "PatientID=P1", "--relational"], "0020000D", [f"{ROOT}.1"]),
+        (["-k", "PatientID=P1", "--fuzzy"], "0020000D", [f"{ROOT}.1"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "-" in value[0] else "",
+)
+def test_dcmtks_archive_is_asked_with_each_option(
+    dcmqrscp: str, words: list[str], tag: str, found: list[str]
+) -> None:
+    done = dimse("find", dcmqrscp, "--json", *words).succeeded()
+    assert sorted(match[tag]["Value"][0] for match in json_lines(done.out)) == found
+    assert ("did not agree" in done.err) == ("--relational" in words or "--fuzzy" in words)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    "words", [["--window", "8"], ["--jobs", "2"], ["--retries", "2"]], ids=" ".join
+)
+def test_dcmtks_archive_is_sent_to_with_each_option(
+    dcmqrscp: str, files: Path, words: list[str]
+) -> None:
+    done = dimse("store", dcmqrscp, files, *words, "--json").succeeded()
+    assert json_lines(done.out)[-1]["sent"] == 5
+
+
+def test_one_who_says_nothing_is_waited_for_no_longer_than_asked(silent: int) -> None:
+    done = dimse("echo", f"SILENT@127.0.0.1:{silent}", "--timeout", 0.5)
+    assert (done.status, done.out) == (3, "")
+    assert done.err == f"dimse: no association with SILENT@127.0.0.1:{silent} in 0.5 s\n"
+
+
+@pytest.mark.interop
 def test_pynetdicoms_archive_is_searched_and_gives(files: Path, tmp_path: Path) -> None:
     port, database = peers.free_port(), tmp_path / "db.sqlite"
     words = ["--database-location", database, "--instance-location", tmp_path / "instances"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +52,7 @@ def verify(directory: str, database: str | None, **options: Any) -> int:
     """
     from twisted_dimse.archive import maintenance
 
+    _check_exists(directory)
     with _opened(directory, database) as folder:
         return _show(maintenance.verify(folder), "checked", **options)
 
@@ -83,12 +85,18 @@ def delete(uid: str, directory: str, database: str | None, **options: Any) -> in
     """
     from twisted_dimse.archive import maintenance
 
+    _check_exists(directory)
     with _opened(directory, database) as folder:
         try:
             return _show(maintenance.delete(folder, uid), "deleted", **options)
         except LookupError as error:
             click.echo(f"dimse: {error.args[0]}", err=True)
             return 1
+
+
+def _check_exists(directory: str) -> None:
+    if not os.path.isdir(directory):
+        raise click.UsageError(f"--directory {directory}: no such folder.")
 
 
 @contextmanager
