@@ -83,6 +83,17 @@ def test_a_table_fits_its_terminal_and_breaks_no_uid(filled: Server, columns: in
     assert shown[-2] == "1 match"
 
 
+@pytest.mark.parametrize("columns", [80, 100])
+def test_what_is_asked_for_and_has_no_room_stands_below(filled: Server, columns: int) -> None:
+    own = ["ReferringPhysicianName", "InstitutionName", "PerformingPhysicianName", "StudyID"]
+    words = [word for keyword in ("AccessionNumber", *own) for word in ("-k", keyword)]
+    _, text = on_terminal(columns, "find", filled.peer, "-k", "PatientID=LONG-1", *words)
+    shown = lines(text)
+    assert max(cell_len(line) for line in shown) <= columns
+    assert "    Accession: ACC-0123456789AB" in shown
+    assert {"Referring", "Physician", "Institution"} <= set(" ".join(shown[:3]).split())
+
+
 def test_columns_stand_below_each_other_where_letters_are_wide(filled: Server) -> None:
     _, text = on_terminal(200, "find", filled.peer, "-k", "StudyDate=20240229")
     heading, *rows = lines(text)[:-2]

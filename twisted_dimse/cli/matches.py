@@ -4,8 +4,8 @@
     write(match)                # each, as it comes
 
 A table's columns have their widths before the first match is there, so that each can be shown at
-once; what is longer is folded. On a narrow terminal some columns are left out, and UIDs stand on
-lines of their own, where they can be copied.
+once; what is longer is folded. On a narrow terminal some columns are left out, and UIDs, and what
+the caller asked for and has no room, stand on lines of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ _HEADINGS = {
 }
 _WIDTHS = {"DA": 10, "TM": 5, "UI": 64, "PN": 24, "LO": 20, "SQ": 8, "CS": 8, "IS": 6, "US": 6}
 _GAP, _NARROWEST = 2, 10
+_BETWEEN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 #: Left out where a line is too short, in this order.
 _DISPENSABLE = (
     *("StudyTime", "PatientSex", "AccessionNumber", "BodyPartExamined", "PatientBirthDate"),
@@ -163,8 +165,8 @@ class _Table:
         paths = [path for path in _ordered(question) if not _is_given(question.keys, path)]
         self._folds = sys.stdout.isatty()
         room = shutil.get_terminal_size().columns if self._folds else 1 << 16
-        self._columns, self._below = _fitting(paths, room)
-        self._widths = _shrunk([_width(path) for path in self._columns], room)
+        self._columns, self._below = _fitting(paths, set(paths_of(question.given)), room)
+        self._widths = _shrunk(self._columns, room)
         self._begun = False
 
     def write(self, match: Any) -> None:
@@ -173,7 +175,8 @@ class _Table:
             self._row([_heading(path) for path in self._columns], bold=True)
         self._row([_shown(match, path) for path in self._columns])
         for path in self._below:
-            click.echo(f"    {_shown(match, path)}")
+            if text := _shown(match, path):
+                click.echo(f"    {text}" if _is_wide(path) else f"    {_heading(path)}: {text}")
 
     def _row(self, cells: list[str], **style: Any) -> None:
         """The cells side by side, each on as many lines as it takes."""
@@ -200,41 +203,63 @@ def _padded(text: str, width: int) -> str:
     return text + " " * (width - cell_len(text))
 
 
-def _fitting(paths: list[Path], room: int) -> tuple[list[Path], list[Path]]:
-    """The columns for which a line has room, and the UIDs that go below it."""
-    columns, below = list(paths), list[Path]()
+def _fitting(paths: list[Path], given: set[Path], room: int) -> tuple[list[Path], list[Path]]:
+    """The columns for which a line has room, and what goes below it: UIDs, and of what the caller
+    gave the rest."""
+    columns = list(paths)
+    uids = list[Path]()
     for path in reversed(paths):
-        if _needed(columns) > room and _width(path) == _WIDTHS["UI"]:
+        if _needed(columns, _width) > room and _is_wide(path):
             columns.remove(path)
-            below.insert(0, path)
+            uids.insert(0, path)
     for keyword in _DISPENSABLE:
-        if _needed(columns) > room:
+        if _needed(columns, _width) > room:
             columns = [path for path in columns if name_of(path[-1:]) != keyword]
-    return columns, below
+    for path in reversed(columns[1:]):
+        if _needed(columns, _least) > room and path in given:
+            columns.remove(path)
+    shown = {*columns, *uids}
+    return columns, [*uids, *(path for path in paths if path in given and path not in shown)]
 
 
-def _needed(columns: list[Path]) -> int:
-    return sum(_width(path) + _GAP for path in columns) - _GAP
+def _needed(columns: list[Path], width: Callable[[Path], int]) -> int:
+    return sum(width(path) + _GAP for path in columns) - _GAP
 
 
-def _shrunk(widths: list[int], room: int) -> list[int]:
-    """Widths that fit, the widest columns being made narrower; not below `_NARROWEST`."""
-    widths = list(widths)
-    while sum(widths) + _GAP * (len(widths) - 1) > room and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+def _shrunk(columns: list[Path], room: int) -> list[int]:
+    """Widths that fit, the widest columns being made narrower; none below its least."""
+    widths = [_width(path) for path in columns]
+    least = [_least(path) for path in columns]
+    while sum(widths) + _GAP * (len(widths) - 1) > room and widths != least:
+        wider = [at for at, width in enumerate(widths) if width > least[at]]
+        widths[max(wider, key=widths.__getitem__)] -= 1
     return widths
 
 
 def _heading(path: Path) -> str:
+    """As the table has it, or the words of the keyword."""
     name = name_of(path[-1:])
-    return _HEADINGS.get(name, (name, 0))[0]
+    return _HEADINGS.get(name, (_BETWEEN_WORDS.sub(" ", name), 0))[0]
 
 
 def _width(path: Path) -> int:
     name = name_of(path[-1:])
     if name in _HEADINGS:
         return _HEADINGS[name][1]
-    return max(_WIDTHS.get(_vr(path), 16), len(name))
+    return max(_WIDTHS.get(_vr(path), 16), _longest_word(path))
+
+
+def _least(path: Path) -> int:
+    """The width below which a column is of no use."""
+    return min(_width(path), max(_NARROWEST, _longest_word(path)))
+
+
+def _longest_word(path: Path) -> int:
+    return max(map(len, _heading(path).split()))
+
+
+def _is_wide(path: Path) -> bool:
+    return _width(path) == _WIDTHS["UI"]
 
 
 def _vr(path: Path) -> str:

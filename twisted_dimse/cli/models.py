@@ -85,13 +85,16 @@ COLUMNS = {
 @dataclass
 class Question:
     """Keys, and how to ask for them. `columns` is the name of a row of `COLUMNS`; `wanted` names
-    those of `QueryOptions` that are to be negotiated."""
+    those of `QueryOptions` that are to be negotiated; `given` has the caller's own keys."""
 
     keys: Any
     sop_classes: list[str]
     level: str | None
     columns: str
     wanted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.given = self.keys
 
     @classmethod
     def of(
