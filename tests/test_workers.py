@@ -342,6 +342,7 @@ def test_workers_listen_at_every_kind_of_endpoint_and_end_together(tmp_path: Pat
             assert speaks(local)
             assert path.stat().st_mode & 0o777 == 0o600
             server.wait_for_line("RAW at 192.0.2.7 .* released")
+            wait_until(lambda: server.said.count("ANY-SCP: released") == 4)
 
             server.signal(signal.SIGTERM)
             wait_until(lambda: refuses(plain))
