@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from twisted_dimse.archive.index import Index, IndexUnusable, without_password
+from twisted_dimse.archive.header import inode_of
+from twisted_dimse.archive.index import Index, IndexUnusable, Replaced, without_password
 from twisted_dimse.archive.journal import Journal
 from twisted_dimse.archive.part import Part
 from twisted_dimse.services.files import lock_folder
@@ -37,6 +39,7 @@ class ArchiveFolder:
         self.directory = os.path.abspath(directory)
         self.instances = os.path.join(self.directory, "instances")
         self.part = part
+        self.naming = threading.Lock()  # held while a file gets its name, or loses it
         self._lock = -1
         try:
             os.makedirs(self.instances, exist_ok=True)
@@ -93,6 +96,19 @@ class ArchiveFolder:
 
     def absolute(self, path: str) -> str:
         return os.path.join(self.instances, path)
+
+    def remove(self, replaced: Replaced) -> bool:
+        """Remove the file of an instance that was replaced, unless a newer one, which is still to
+        be indexed, has its name. Raises `OSError`."""
+        path = self.absolute(replaced.path)
+        with self.naming:
+            try:
+                newer = replaced.inode not in (0, inode_of(os.stat(path)))
+            except FileNotFoundError:
+                return False
+            if not newer:
+                os.unlink(path)
+            return not newer
 
     def __enter__(self) -> ArchiveFolder:
         return self

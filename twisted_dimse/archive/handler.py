@@ -92,6 +92,7 @@ class Archive:
                 require_uids=True,
                 record=self._record,
                 unplaced=lambda _path: self._folder.journal.take_back(),
+                naming=self._folder.naming,
                 reactor=reactor,
                 **options,
             )

@@ -12,6 +12,7 @@ query is answered from.
 from __future__ import annotations
 
 import functools
+import os
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
@@ -116,10 +117,16 @@ class Unindexable(ValueError):
     """A file that cannot be found by a query: not DICOM, or without the UIDs that it takes."""
 
 
+def inode_of(status: os.stat_result) -> int:
+    """A file's number, such that every database takes it."""
+    return status.st_ino & 0x7FFF_FFFF_FFFF_FFFF
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceHeader:
     """One file's place in the index. `offset` is where its data set begins, `size` how long it
-    is; `values` has the kept elements by tag, as they are encoded."""
+    is; `values` has the kept elements by tag, as they are encoded. `inode` tells the file from a
+    newer one of the same name."""
 
     path: str
     sop_class_uid: str
@@ -128,6 +135,7 @@ class InstanceHeader:
     offset: int
     size: int
     values: dict[int, bytes]
+    inode: int = 0
 
     @classmethod
     def read(cls, path: str) -> InstanceHeader:
@@ -138,6 +146,7 @@ class InstanceHeader:
             raise Unindexable(str(error)) from error
         scan = ElementScan(source.transfer_syntax, _WANTED)
         with source.open() as file:
+            inode = inode_of(os.fstat(file.fileno()))
             left = _MOST
             while not scan.done and left > 0 and (data := file.read(_PIECE)):
                 scan.feed(data)
@@ -150,6 +159,7 @@ class InstanceHeader:
             source.offset,
             source.size,
             scan.found,
+            inode,
         )
         if not header.study_uid or not header.series_uid:
             raise Unindexable(f"{path}: no Study or no Series Instance UID")

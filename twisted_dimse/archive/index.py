@@ -14,7 +14,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -42,6 +42,13 @@ _BUSY_TIMEOUT = 10_000  # milliseconds that SQLite waits for another writer
 
 class IndexUnusable(Exception):
     """The database cannot be opened, or is of another version; the text says which."""
+
+
+class Replaced(NamedTuple):
+    """A file whose instance lies elsewhere now, as it was indexed."""
+
+    path: str
+    inode: int
 
 
 class Index:
@@ -100,9 +107,9 @@ class Index:
 
     # --- writing
 
-    def add(self, headers: Iterable[InstanceHeader]) -> list[str]:
-        """Index instances, the later of two with one UID. Gives the paths of instances that were
-        replaced and lie elsewhere."""
+    def add(self, headers: Iterable[InstanceHeader]) -> list[Replaced]:
+        """Index instances, the later of two with one UID. Gives those that were replaced and lie
+        elsewhere."""
         headers = list(headers)
         latest = {header.sop_instance_uid: header for header in headers}
         if not latest:
@@ -123,7 +130,8 @@ class Index:
             for part in _parts(elsewhere.values()):
                 _remove_empty(connection, schema.series.c.id.in_(part))
         kept = {header.path for header in latest.values()}
-        return [path for path in (*elsewhere, *(h.path for h in headers)) if path not in kept]
+        replaced = (*elsewhere, *(Replaced(header.path, header.inode) for header in headers))
+        return [one for one in replaced if one.path not in kept]
 
     def remove(self, paths: Sequence[str]) -> None:
         """Take the instances at ``paths`` out, and what is empty without them."""
@@ -327,6 +335,7 @@ def _instance_row(header: InstanceHeader, series: dict[str, int]) -> dict[str, A
         "path": header.path,
         "offset": header.offset,
         "size": header.size,
+        "inode": header.inode,
         "header": header.dataset(Level.IMAGE),
     }
 
@@ -338,17 +347,21 @@ def _text(header: InstanceHeader, level: Level, tag: int) -> str:
     return next(iter(texts(dataset, tag)), "")
 
 
-def _remove_instances(connection: Connection, latest: dict[str, InstanceHeader]) -> dict[str, int]:
-    """Delete the rows of instances that are stored anew; path and series of those elsewhere."""
+def _remove_instances(
+    connection: Connection, latest: dict[str, InstanceHeader]
+) -> dict[Replaced, int]:
+    """Delete the rows of instances that are stored anew; those elsewhere, and their series."""
     table = schema.instances
-    elsewhere: dict[str, int] = {}
+    columns = (table.c.uid, table.c.path, table.c.inode, table.c.series)
+    elsewhere: dict[Replaced, int] = {}
     for part in _parts(latest):
         there = table.c.uid.in_(part)
-        statement = sa.select(table.c.uid, table.c.path, table.c.series).where(there)
-        rows = connection.execute(statement).all()
+        rows = connection.execute(sa.select(*columns).where(there)).all()
         if rows:
             connection.execute(table.delete().where(there))
-        elsewhere |= {path: series for uid, path, series in rows if path != latest[uid].path}
+        for uid, path, inode, series in rows:
+            if path != latest[uid].path:
+                elsewhere[Replaced(path, inode)] = series
     return elsewhere
 
 

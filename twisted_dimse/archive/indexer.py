@@ -10,7 +10,6 @@ asks to be `up_to_date`, which fires when all that was acknowledged before it ca
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import InstanceHeader, Unindexable
+from twisted_dimse.archive.index import Replaced
 
 _PAUSE = 0.25  # seconds after the last instance
 _MANY = 2000  # instances that do not wait for a pause
@@ -113,7 +113,7 @@ class Indexer:
         """In the thread: read headers, add rows, forget the journal."""
         with self._folder.indexing():  # headers too, for another may replace a file meanwhile
             for replaced in self._add_rows(list(self._headers(batch))):
-                _remove(self._folder.absolute(replaced))
+                self._remove(replaced)
         try:
             self._journal.forget(indexed)
         except OSError as error:
@@ -132,18 +132,24 @@ class Indexer:
             except Exception as error:
                 _say_not_indexed(path, error)
 
-    def _add_rows(self, headers: list[InstanceHeader]) -> list[str]:
+    def _add_rows(self, headers: list[InstanceHeader]) -> list[Replaced]:
         """Add rows for all that can have one: one instance must not keep others from being found.
-        The paths of what was replaced and lies elsewhere."""
+        Gives what was replaced and lies elsewhere."""
         try:
             return self._index.add(headers)
         except Exception as error:
             if _is_of_the_database(error):
                 raise
             if len(headers) > 1:
-                return [path for header in headers for path in self._add_rows([header])]
+                return [one for header in headers for one in self._add_rows([header])]
             _say_not_indexed(headers[0].path, error)
             return []
+
+    def _remove(self, replaced: Replaced) -> None:
+        try:
+            self._folder.remove(replaced)
+        except OSError as error:
+            _log.warn("{path}: cannot be removed: {error}", path=replaced.path, error=error)
 
     def _added(self, _result: None, indexed: int) -> None:
         self._running = None
@@ -199,12 +205,3 @@ def _say_not_indexed(path: str, error: Exception) -> None:
     _log.error(
         "not indexed: {path}: {kind}: {text}", path=path, kind=type(error).__name__, text=text
     )
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        _log.warn("{path}: cannot be removed: {error}", path=path, error=error)

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from twisted_dimse.archive import schema
 from twisted_dimse.archive.folder import ArchiveFolder
-from twisted_dimse.archive.header import InstanceHeader, Unindexable
+from twisted_dimse.archive.header import InstanceHeader, Unindexable, inode_of
 from twisted_dimse.datastream import expand_paths, part10_header
 from twisted_dimse.services.syncing import sync_folders_of
 from twisted_dimse.uids import is_valid_uid
@@ -150,22 +150,21 @@ def _take_in(folder: ArchiveFolder, path: str) -> InstanceHeader:
             shutil.copyfileobj(source, target, 1 << 20)
             target.flush()
             os.fsync(target.fileno())
+            inode = inode_of(os.fstat(target.fileno()))
         os.makedirs(os.path.dirname(final), exist_ok=True)
         os.rename(partial, final)
     except BaseException:
         if os.path.exists(partial):
             os.unlink(partial)
         raise
-    return replace(header, path=relative, offset=len(meta))
+    return replace(header, path=relative, offset=len(meta), inode=inode)
 
 
 def _index(folder: ArchiveFolder, headers: list[InstanceHeader]) -> None:
     sync_folders_of((folder.absolute(header.path) for header in headers), folder.instances)
     for replaced in folder.index.add(headers):
-        path = folder.absolute(replaced)
-        if os.path.exists(path):
-            os.unlink(path)
-            _remove_if_empty(os.path.dirname(path), folder.instances)
+        if folder.remove(replaced):
+            _remove_if_empty(os.path.dirname(folder.absolute(replaced.path)), folder.instances)
 
 
 def _remove_if_empty(path: str, top: str) -> None:

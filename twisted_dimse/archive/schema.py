@@ -23,11 +23,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
-VERSION = 1
+VERSION = 2
 
 # What brings a database of the version before to a version. `Index.open` runs those that are
 # missing, in one transaction; a new database has it all from the tables below.
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {
+    2: lambda connection: _run(
+        connection, "ALTER TABLE instances ADD COLUMN inode BIGINT NOT NULL DEFAULT 0"
+    ),
+}
 
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer, "sqlite")
@@ -89,6 +93,8 @@ instances = Table(
     Column("path", Text, nullable=False),
     Column("offset", _ID, nullable=False),
     Column("size", _ID, nullable=False),
+    # Of the file that was indexed; 0 where that was not noted.
+    Column("inode", BigInteger, nullable=False),
     Column("header", LargeBinary, nullable=False),
     Index("instances_series_class", "series", "sop_class"),
 )
@@ -101,3 +107,7 @@ commitments = Table(
     Column("ae_title", String(16), nullable=False),
     Column("report", Text, nullable=False),
 )
+
+
+def _run(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement)

@@ -17,6 +17,7 @@ import fcntl
 import itertools
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -52,7 +53,8 @@ class InstanceFiles:
     ``max_instance`` bounds a data set in octets. With ``require_uids`` a data set without a Study
     or Series Instance UID is refused with 0xA900, else it is kept under ``no-study/no-series``.
     ``record``, if given, is called with the paths of instances before they get their names, and
-    ``unplaced`` with one that then did not; under "sync" both in a thread.
+    ``unplaced`` with one that then did not; under "sync" both in a thread. A file gets its name
+    within ``naming``, such as a lock.
 
     Raises `OSError` where the folder cannot be made or written to.
     """
@@ -67,6 +69,7 @@ class InstanceFiles:
         require_uids: bool = False,
         record: Callable[[list[str]], None] | None = None,
         unplaced: Callable[[str], None] = lambda _path: None,
+        naming: AbstractContextManager[Any] | None = None,
         reactor: Any = None,
     ) -> None:
         if durability not in DURABILITIES or on_duplicate not in ON_DUPLICATE:
@@ -82,6 +85,7 @@ class InstanceFiles:
         self.require_uids = require_uids
         self.record = record
         self._unplaced = unplaced
+        self._naming = naming or nullcontext()
         self._reactor = reactor
         self._group = GroupSync(self.in_thread, self.place, record, unplaced)
         self._numbers = itertools.count(1)
@@ -121,10 +125,12 @@ class InstanceFiles:
         Raises `StatusError` and `OSError`.
         """
         if self.on_duplicate == "replace":
-            return self._in_folder(os.rename, partial, final)
+            with self._naming:
+                return self._in_folder(os.rename, partial, final)
         made_folder = False
         try:
-            made_folder = self._in_folder(os.link, partial, final)
+            with self._naming:
+                made_folder = self._in_folder(os.link, partial, final)
         except FileExistsError:
             if self.on_duplicate == "reject":
                 raise StatusError(DUPLICATE_SOP_INSTANCE, "stored already") from None
