@@ -26,7 +26,7 @@ from twisted_dimse.archive.header import (
     Level,
     Unindexable,
 )
-from twisted_dimse.archive.index import Index, IndexUnusable
+from twisted_dimse.archive.index import Index, IndexUnusable, Replaced
 from twisted_dimse.datastream import decode_dataset
 from twisted_dimse.services.matching import matcher
 from twisted_dimse.services.values import in_unicode, texts
@@ -193,7 +193,7 @@ def test_an_instance_that_comes_again_elsewhere_is_there_once(
     elsewhere = tmp_path / "elsewhere.dcm"
     shutil.copy(first.path, elsewhere)
     index.add([first])
-    assert index.add([InstanceHeader.read(str(elsewhere))]) == [first.path]
+    assert index.add([InstanceHeader.read(str(elsewhere))]) == [Replaced(first.path, first.inode)]
     assert index.count() == 1
     index.close()
 
@@ -209,7 +209,7 @@ def test_an_instance_that_comes_again_in_another_study_leaves_no_empty_one(
         for tag, value in first.values.items()
     }
     both = [first, replace(first, path="second", values=moved)]
-    removed = [path for batch in batches for path in index.add([both[at] for at in batch])]
+    removed = [one.path for batch in batches for one in index.add([both[at] for at in batch])]
     assert set(removed) == {"first"}
     assert index.held([first.sop_instance_uid])[first.sop_instance_uid][1] == "second"
     for level in Level:
