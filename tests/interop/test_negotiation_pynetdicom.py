@@ -140,7 +140,11 @@ def test_a_user_identity_that_is_not_known_is_rejected(ours: Ours) -> None:
     ae.add_requested_context(VERIFICATION)
     item = UserIdentityNegotiation()
     item.user_identity_type, item.primary_field = 1, b"stranger"
-    association = ae.associate("127.0.0.1", ours.port, ext_neg=[item])
+    for _ in range(3):  # on a busy machine it hangs up by itself now and then
+        association = ae.associate("127.0.0.1", ours.port, ext_neg=[item])
+        assert not association.is_established
+        if association.is_rejected:
+            break
     assert association.is_rejected
     assert association.acceptor.primitive.result == 1
 
