@@ -328,8 +328,12 @@ NO_UID = {
 
 
 def everything_below(folder: Path) -> set[Path]:
-    """All but what the indexer makes and removes behind the answers."""
-    return {path for path in folder.rglob("*") if path.parent.name != "journal"}
+    """All but what the indexer and its database make and remove behind the answers."""
+    return {
+        path
+        for path in folder.rglob("*")
+        if path.parent.name != "journal" and not path.name.startswith("index.sqlite-")
+    }
 
 
 @pytest.mark.parametrize("what", NO_UID)
