@@ -57,11 +57,25 @@ DIMSE = [sys.executable, "-c", "from twisted_dimse.cli import main; main()"]
 Command = Sequence[str | Path | int]
 
 
-def absent(what: str) -> Any:
+def absent(what: str, why: str = "is not installed") -> Any:
     """End the test: ``what`` is needed for it and not there."""
     if os.environ.get("REQUIRE_PEERS") == "1":
-        pytest.fail(f"{what} is not installed, and REQUIRE_PEERS is 1")
-    pytest.skip(f"{what} is not installed", allow_module_level=True)
+        pytest.fail(f"{what} {why}, and REQUIRE_PEERS is 1")
+    pytest.skip(f"{what} {why}", allow_module_level=True)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of ``size``, such as "4m", in memory and below ``folder``."""
+    disk = folder / "disk"
+    disk.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+        absent("a small file system", "cannot be mounted here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def program(name: str) -> str:

@@ -7,10 +7,8 @@ import itertools
 import os
 import re
 import resource
-import shutil
 import socket
 import struct
-import subprocess
 import time
 import zlib
 from collections.abc import Iterator
@@ -499,20 +497,6 @@ def with_little_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of a megabyte."""
-    disk = folder / "disk"
-    disk.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
-        pytest.skip("no file system may be mounted here")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def refuses_what_does_not_fit(server: Server, size: int, words: str) -> None:
     large, small = new_uid(), new_uid()
     with (
@@ -531,7 +515,10 @@ def refuses_what_does_not_fit(server: Server, size: int, words: str) -> None:
     "words", [["--store-only", "--durability", "commit"], ["--store-only"], []], ids=" ".join
 )
 def test_a_full_disk_is_answered_a700(tmp_path: Path, words: list[str]) -> None:
-    with small_disk(tmp_path) as disk, serving(*words, directory=disk / "archive") as server:
+    with (
+        peers.small_disk(tmp_path, "1m") as disk,
+        serving(*words, directory=disk / "archive") as server,
+    ):
         refuses_what_does_not_fit(server, 3_000_000, "No space left on device")
 
 

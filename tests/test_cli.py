@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -10,6 +11,8 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -690,19 +693,25 @@ def test_an_interrupted_store_aborts_and_is_130(large: Path, number: int) -> Non
     assert "Traceback" not in store.said
 
 
+def unread(connection: socket.socket) -> int:
+    """The octets that have come and are not read."""
+    octets = fcntl.ioctl(connection, termios.FIONREAD, bytes(4))
+    return int.from_bytes(octets, sys.byteorder)
+
+
 def test_a_store_to_a_peer_that_does_not_read_is_interrupted_too(large: Path) -> None:
     under_way, interrupted = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
         connection.send(raw.associate_ac(connection.expect(ASSOCIATE_RQ), max_length=131072))
         connection.expect(P_DATA)
+        peers.wait_until(lambda: unread(connection.socket) > 1 << 15, peers.SECONDS)
         under_way.set()
         interrupted.wait(raw.SECONDS)
 
     with scripted(script) as server:
         store = Running(DIMSE, "store", at(server.port), large)
         assert under_way.wait(peers.SECONDS)
-        time.sleep(0.2)  # until the sockets are full
         begun = time.monotonic()
         store.signal(signal.SIGINT)
         status = store.wait(5)
