@@ -316,6 +316,19 @@ def wait_until(true: Callable[[], object], within: float = 5.0) -> None:
         time.sleep(0.01)
 
 
+def orthanc_settings(folder: Path, port: int, http: int) -> dict[str, Any]:
+    """What every Orthanc of the tests is told: its ports, and to keep all below ``folder``."""
+    return {
+        "DicomPort": port,
+        "HttpPort": http,
+        "StorageDirectory": str(folder / "db"),
+        "IndexDirectory": str(folder / "db"),
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomCheckCalledAet": False,
+    }
+
+
 def free_port() -> int:
     """A port of loopback on which nobody listens, for programs that cannot say what they got."""
     with socket.create_server(("127.0.0.1", 0)) as listening:

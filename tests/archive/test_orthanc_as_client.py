@@ -69,12 +69,7 @@ def client(
     with serving("--peer", f"ORTHANC=127.0.0.1:{made.port}") as server:
         dimse("store", server.peer, *files).succeeded()
         settings = {
-            "DicomPort": made.port,
-            "HttpPort": made.http,
-            "StorageDirectory": str(folder / "db"),
-            "IndexDirectory": str(folder / "db"),
-            "AuthenticationEnabled": False,
-            "DicomCheckCalledAet": False,
+            **peers.orthanc_settings(folder, made.port, made.http),
             "DicomAlwaysAllowStore": True,
             "DefaultEncoding": "Utf8",
             "Plugins": [],

@@ -3,22 +3,17 @@ shell completes."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import raw
 from patients import ROOT, json_lines, write
-from peers import DIMSE, Server, dimse, environment, run, serving
+from peers import DIMSE, Server, dimse, run, serving
 from pydicom import dcmread
 from rich.cells import cell_len
+from terminals import on_terminal
 
 from twisted_dimse.cli import main
 from twisted_dimse.cli.main import COMMANDS
@@ -27,27 +22,6 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 #: Faint, green, yellow, cyan and white letters: each is hard to read on some ground.
 FAINT = re.compile(r"\x1b\[(?:2|3[2367]|9[2367])m")
 LONG = "1.2.826.0.1.3680043.8.498.77001122334455667788990011223344556677"
-
-
-def on_terminal(columns: int, *words: str | Path) -> tuple[int, str]:
-    """Exit status, and all that a command wrote to a terminal of so many columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    command = [*DIMSE, *map(str, words)]
-    variables = environment(TERM="xterm-256color", LC_ALL="C.UTF-8")
-    variables.pop("COLUMNS", None)
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables
-    ) as process:
-        os.close(theirs)
-        out = b""
-        try:
-            while octets := os.read(ours, 1 << 16):
-                out += octets
-        except OSError:
-            pass  # the other side is closed
-        os.close(ours)
-    return process.returncode, out.decode()
 
 
 def lines(text: str) -> list[str]:

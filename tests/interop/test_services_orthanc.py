@@ -93,18 +93,12 @@ class Orthanc:
     def _settings(self, folder: Path, ours: int) -> dict[str, Any]:
         plugins = [path for path in WORKLISTS[:1] if Path(path).exists()]
         return {
+            **peers.orthanc_settings(folder, self.port, self.http),
             "DicomAet": "ORTHANC",
-            "DicomPort": self.port,
-            "HttpPort": self.http,
-            "StorageDirectory": str(folder / "db"),
-            "IndexDirectory": str(folder / "db"),
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
             "DicomAlwaysAllowFind": True,
             "DicomAlwaysAllowGet": True,
             "DicomAlwaysAllowMove": True,
             "DicomAlwaysAllowFindWorklist": True,
-            "DicomCheckCalledAet": False,
             "DefaultEncoding": "Utf8",  # else it keeps answers in Latin-1
             "DicomModalities": {
                 "ours": {"AET": "OURS", "Host": "127.0.0.1", "Port": ours},

@@ -60,14 +60,8 @@ class Orthanc:
         self.configuration = folder / "orthanc.json"
         ours = {"AET": "TWISTED-DIMSE", "Host": "127.0.0.1", "Port": node.port, "UseDicomTls": True}
         settings = {
+            **peers.orthanc_settings(folder, self.port, self.http),
             "DicomAet": "ORTHANC",
-            "DicomPort": self.port,
-            "HttpPort": self.http,
-            "StorageDirectory": str(folder / "db"),
-            "IndexDirectory": str(folder / "db"),
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomCheckCalledAet": False,
             "DicomAlwaysAllowStore": True,
             "DicomAlwaysAllowEcho": True,
             "DicomTlsEnabled": True,
