@@ -1,8 +1,9 @@
 """Every service once, both roles, over loopback, on whichever reactor is named: a program.
 
-    python tests/scenario.py epoll|select|poll|asyncio|uvloop
+    python tests/scenario.py epoll|select|poll|asyncio|uvloop FOLDER
 
-Prints ``ok`` at its end. `test_reactors` runs it on each reactor, since a process has only one.
+Some instances are filed in the folder. Prints ``ok`` at its end. `test_reactors` runs it on each
+reactor, since a process has only one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from typing import Any
+
+SIZES = (0, 251, 2510, 300_194, 2_000_219)
 
 
 def install(name: str) -> None:
@@ -27,7 +30,20 @@ def install(name: str) -> None:
         module.install()
 
 
-async def main(reactor: Any, name: str) -> None:
+def instances() -> list[Any]:
+    """What is filed: nothing, an odd number of octets, a few, and more than one block of them."""
+    from pydicom.uid import CTImageStorage
+
+    from twisted_dimse.datastream import BytesSource
+    from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
+
+    return [
+        BytesSource(CTImageStorage, f"1.2.{size}", EXPLICIT_VR_LITTLE_ENDIAN, data)
+        for size, data in ((size, bytes(range(251)) * (size // 251)) for size in SIZES)
+    ]
+
+
+async def main(reactor: Any, name: str, folder: str) -> None:
     from pydicom import Dataset
     from pydicom.data import get_testdata_file
     from pydicom.uid import CTImageStorage
@@ -116,7 +132,25 @@ async def main(reactor: Any, name: str) -> None:
         assert (reply.status, reply.comment) == (0x0112, "no such instance")
     assert len(stored) == 6
     await port.stopListening()
+    await file_instances(reactor, folder)
     print("ok", type(reactor).__name__)
+
+
+async def file_instances(reactor: Any, folder: str) -> None:
+    """Store `instances` under one window, durably, in a folder."""
+    from pydicom.uid import CTImageStorage
+    from twisted.internet.defer import gatherResults
+
+    from twisted_dimse import connect, listen
+    from twisted_dimse.services.files import InstanceFiles
+    from twisted_dimse.services.storage import FilingHandler
+
+    handler = FilingHandler(InstanceFiles(folder, reactor=reactor))
+    port = await listen("tcp:0:interface=127.0.0.1", handler, reactor=reactor)
+    peer = f"SCP@127.0.0.1:{port.getHost().port}"
+    async with await connect(peer, contexts=[CTImageStorage], window=3, reactor=reactor) as one:
+        await gatherResults([one.store(instance) for instance in instances()])
+    await port.stopListening()
 
 
 if __name__ == "__main__":

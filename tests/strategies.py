@@ -104,9 +104,27 @@ command_sets = st.fixed_dictionaries(
 
 @st.composite
 def cuts(draw: st.DrawFn, stream: bytes) -> list[bytes]:
-    """A stream in pieces, some of them of no octets at all."""
-    places = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    return list(pieces(stream, places))
+    """A stream in pieces, some of them of no octets at all: anywhere, octet by octet, or a PDU
+    each, as most come, and then anywhere too."""
+    anywhere = st.lists(st.integers(0, len(stream)), max_size=12)
+    places = draw(
+        st.one_of(
+            anywhere,
+            st.just(list(range(len(stream)))),
+            st.just(ends_of_pdus(stream)),
+            anywhere.map(lambda some: some + ends_of_pdus(stream)),
+        )
+    )
+    return list(pieces(stream, sorted(places)))
+
+
+def ends_of_pdus(stream: bytes) -> list[int]:
+    """Where the PDUs of a stream end, as their headers say."""
+    ends, at = [], 0
+    while at + 6 <= len(stream):
+        at += 6 + int.from_bytes(stream[at + 2 : at + 6], "big")
+        ends.append(min(at, len(stream)))
+    return ends
 
 
 def pieces(stream: bytes, places: list[int]) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,48 @@ def test_a_file_that_gets_shorter_under_way_fails(tmp_path: Path) -> None:
     with pytest.raises(SourceFailed, match="200000 octets early"):
         drained(outgoing)
     outgoing.clear()
+
+
+# --- against the plain way to encode the same
+
+
+LENGTHS = [8, 10, 16, 1024, 16384, 131072, 0]  # maximum lengths that peers ask for
+
+
+def plainly(messages: Iterable[tuple[int, bytes, bytes | None]], limit: int) -> bytes:
+    """The P-DATA-TFs of messages, one fragment each and each as long as it may be."""
+    longest = (limit - 6) & ~1 if limit else BLOCK
+    sent = []
+    for context, command, data in messages:
+        for octets, kind in ((command, raw.COMMAND), (data, 0)):
+            if octets is None:
+                continue
+            octets += bytes(len(octets) & 1)
+            for start in range(0, len(octets) or 1, longest):
+                last = raw.LAST if start + longest >= len(octets) else 0
+                sent.append(raw.p_data((context, kind | last, octets[start : start + longest])))
+    return b"".join(sent)
+
+
+def borders(limit: int) -> list[int]:
+    """Sizes of data sets around the ends of fragments and of the blocks that files are read in."""
+    fragment = min((limit - 6) & ~1 if limit else BLOCK, BLOCK)
+    block = min(BLOCK // fragment, 250) * fragment
+    ends = (fragment, block, block + min(fragment, SPARE))
+    return sorted({0, 1, 2, *(end + more for end in ends for more in (-1, 0, 1))})
+
+
+@pytest.mark.parametrize("limit", LENGTHS)
+@pytest.mark.parametrize("kind", ["octets", "octets, watched", "memory", "pipe"])
+def test_the_octets_are_those_of_the_plain_way(tmp_path: Path, limit: int, kind: str) -> None:
+    pattern = bytes(range(251)) * (2 * BLOCK // 251)
+    stores = [(3, STORE, pattern[:size]) for size in borders(limit)]
+    with_echoes = [message for store in stores for message in (store, (5, ECHO, None))]
+    for messages in (*([one] for one in stores), with_echoes):
+        outgoing = Outgoing(limit)
+        if kind == "octets, watched":
+            outgoing.on_pdu = lambda _size: None
+        for context, command, data in messages:
+            file = None if data is None else file_of(data, kind.partition(",")[0], tmp_path)
+            outgoing.put(OutgoingMessage(context, command, file))
+        assert drained(outgoing) == plainly(messages, limit)

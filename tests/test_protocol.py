@@ -11,6 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from memory import (
     CT,
+    EXPLICIT,
+    IMPLICIT,
     STEP,
     Serving,
     Tracked,
@@ -21,6 +23,7 @@ from memory import (
 )
 from pydicom import Dataset
 from sockets import Sockets
+from strategies import cuts, damaged, ends_of_pdus, pieces
 from twisted.internet.defer import Deferred
 
 from twisted_dimse import (
@@ -466,3 +469,61 @@ def test_many_small_requests_of_one_turn_go_out_in_order(sockets: Sockets) -> No
     sockets.run()
     assert all(outcome(echo).status == 0 for echo in echoes)
     assert order == list(range(1, 1001))
+
+
+# --- however the octets are cut
+
+
+def conversation() -> bytes:
+    """What a requestor sends: echoes, instances in several fragments, the release."""
+    whole = raw.COMMAND | raw.LAST
+    pdus = [raw.p_data((1, whole, raw.echo_rq(1)))]
+    for number, size in ((2, 0), (3, 200), (4, 1200)):
+        data = raw.dataset(f"1.2.{number}", size, sop_class=CT)
+        command = raw.store_rq(f"1.2.{number}", number, CT)
+        pdus.append(raw.p_data((3, raw.COMMAND, command[:10]), (3, whole, command[10:])))
+        pdus += [raw.p_data((3, 0, data[at : at + 100])) for at in range(0, len(data), 100)]
+        pdus += [raw.p_data((3, raw.LAST, b"")), raw.p_data((1, whole, raw.echo_rq(number + 10)))]
+    return b"".join([*pdus, raw.pdu(raw.RELEASE_RQ, bytes(4))])
+
+
+CONVERSATION = conversation()
+
+
+def heard(chunks: list[bytes]) -> tuple[Any, ...]:
+    """What comes of a stream that arrives in these chunks: what is handed to the handler, why the
+    association ended, whether with an A-ABORT, and what was answered."""
+    contexts = ((1, VERIFICATION, (IMPLICIT,)), (3, CT, (EXPLICIT,)))
+    with World() as world:
+        handler = Serving(store=lambda *_: 0, echo=0)
+        acceptor, script = world.call(handler, raw.associate_rq(contexts))
+        for chunk in chunks:
+            if chunk and not script.transport.lost:
+                script.send(chunk)
+                world.run()
+        came = [
+            (request.message_id, request.command, request.encoded_dataset)
+            for request in handler.requests
+        ]
+        reason = str(acceptor._reason)
+        received, aborted = bytes(script.received), script.abort
+    return came, reason, aborted, received
+
+
+def test_a_conversation_that_comes_octet_by_octet_goes_as_one_that_comes_at_once() -> None:
+    at_once = heard([CONVERSATION])
+    assert len(at_once[0]) == 7
+    assert at_once[1:3] == ("None", None)
+    assert heard([bytes((octet,)) for octet in CONVERSATION]) == at_once
+    assert heard(list(pieces(CONVERSATION, ends_of_pdus(CONVERSATION)))) == at_once
+
+
+@given(st.data())
+@settings(max_examples=30)
+def test_a_damaged_conversation_ends_the_same_however_it_is_cut(data: st.DataObject) -> None:
+    stream = data.draw(st.one_of(st.just(CONVERSATION), damaged(CONVERSATION)))
+    at_once, cut = heard([stream]), heard(data.draw(cuts(stream)))
+    assert cut[:2] == at_once[:2]
+    assert (cut[2] is None) == (at_once[2] is None)  # the reason is that of the first that is seen
+    if at_once[2] is None:  # an abort drops the answers that wait for the end of their chunk
+        assert cut[3] == at_once[3]

@@ -10,6 +10,7 @@ import pytest
 from facts import examples, facts, name_of
 from hypothesis import given
 from hypothesis import strategies as st
+from raw import command as by_hand
 from strategies import command_sets, damaged
 
 from twisted_dimse.dimse import command
@@ -412,3 +413,38 @@ def _decoded(octets: bytes) -> Any:
         return command.decode(octets)
     except ProtocolViolation as violation:
         return str(violation)
+
+
+# --- and what was encoded before changes nothing either
+
+
+@given(st.lists(command_sets, min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_what_was_encoded_before_changes_nothing(sets: list[Any], chance: Any) -> None:
+    command._STEPS.clear()
+    for values in sets * 2:
+        keywords = list(values)
+        chance.shuffle(keywords)
+        found = command.encode({keyword: values[keyword] for keyword in keywords})
+        assert found == by_hand(_elements(values))
+
+
+def _elements(values: dict[str, Any]) -> dict[int, Any]:
+    """As `by_hand` takes them, which remembers nothing."""
+    elements: dict[int, Any] = {}
+    for element, keyword, vr in command.ELEMENTS:
+        value = values.get(keyword)
+        if value is None:
+            continue
+        if vr == "AT":
+            value = b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in value)
+        elif vr in ("AE", "LO"):
+            value += " " * (len(value) & 1)
+        elements[element] = value
+    return elements
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 1000])
+def test_a_class_is_encoded_alike_whether_it_was_met_before_or_not(length: int) -> None:
+    uid = "1" * length
+    found = {command.encode({"AffectedSOPClassUID": uid, "CommandField": 0x30}) for _ in range(300)}
+    assert found == {by_hand({0x0002: uid, 0x0100: 0x30})}

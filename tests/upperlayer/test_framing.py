@@ -97,6 +97,20 @@ def test_octet_by_octet_gives_the_same() -> None:
     assert whole(received(Framer(), [bytes((octet,)) for octet in OCTETS])) == meant(STREAM)
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 499, 500, 501, 5000])
+def test_a_pdu_alone_in_its_chunk_gives_what_it_gives_among_others(size: int) -> None:
+    """Those of up to 512 octets have a way of their own."""
+    values = [
+        pdu.PDataTF((pdu.PresentationDataValue(5, is_command, is_last, bytes(size)),))
+        for is_command in (False, True)
+        for is_last in (False, True)
+    ]
+    alone, together = Framer(), Framer()
+    each = [part for value in values for part in alone.receive(value.encode())]
+    assert each == together.receive(b"".join(value.encode() for value in values))
+    assert whole(each) == meant([*values])
+
+
 def test_a_framer_is_between_pdus_at_their_ends_only() -> None:
     ends = {0}
     for value in STREAM:
@@ -341,9 +355,10 @@ def test_a_damaged_stream_gives_parts_or_a_violation_however_it_is_cut(
 ) -> None:
     values = data.draw(st.lists(pdus, min_size=1, max_size=4))
     stream = data.draw(damaged(b"".join(value.encode() for value in values)))
+    limit = data.draw(st.sampled_from([0, 8, 30, 4096]))
 
     def outcome(chunks: list[bytes]) -> tuple[object, str]:
-        framer, parts = Framer(4096), []
+        framer, parts = Framer(limit), []
         for chunk in chunks:
             try:
                 parts += framer.receive(chunk)
