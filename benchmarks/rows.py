@@ -16,6 +16,7 @@ from benchmarks import (
     receive,
     send,
     senders,
+    stall,
     start,
     telemetry,
     tls,
@@ -26,6 +27,7 @@ from benchmarks.scratch import Settings
 
 SUBJECTS = (
     echo, receive, senders, send, memory, window, many, tls, find, get, archive, telemetry, start,
+    stall,
 )  # fmt: skip
 
 

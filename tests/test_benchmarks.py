@@ -18,7 +18,7 @@ import pytest
 import raw
 from peers import wait_until
 
-from benchmarks import chart, senders, table, wire
+from benchmarks import chart, senders, stalling, table, wire
 from benchmarks.clients import transfer
 from benchmarks.crowd import allow_files, crowd
 from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Sample, measure
@@ -306,3 +306,16 @@ def test_a_start_is_measured_from_first_to_last(tmp_path: Path) -> None:
         (ours,) = [one for one in result["contestants"] if one["party"] == OURS]
         assert "note" not in ours, f"{name}: {ours}"
         assert 10 < ours["median"] < 60_000
+
+
+def test_a_disk_stalls_for_instances_without_a_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(os, "fsync", os.fsync)  # to be put back
+    monkeypatch.setattr(stalling.time, "sleep", slept.append)
+    stalling.stall("fsync", 7.0)
+    for name, expected in (("1.dcm", []), ("1.part", [7.0])):
+        with (tmp_path / name).open("wb") as file:
+            os.fsync(file.fileno())
+        assert slept == expected
