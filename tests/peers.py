@@ -1,7 +1,8 @@
 """Real programs to test with: ours, and those of other projects.
 
-Ours are run as a user runs them, by the Python that runs the tests. A program of another project
-that is not there skips the test and is named; with REQUIRE_PEERS=1 in the environment it fails it.
+Ours are run as a user runs them, by the Python that runs the tests; they start as `copies` of one
+that has imported the libraries. A program of another project that is not there skips the test and
+is named; with REQUIRE_PEERS=1 in the environment it fails it.
 
     with serving("--store-only") as server:
         run(dcmtk("echoscu"), "127.0.0.1", server.port).succeeded()
@@ -25,10 +26,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import raw
+from copies import Copy
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 90.0
@@ -53,6 +55,9 @@ PACKAGES = {
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 DIMSE = [sys.executable, "-c", "from twisted_dimse.cli import main; main()"]
+
+#: Programs that start as copies of one that has imported the libraries.
+COPIED = [TWISTD, DIMSE]
 
 Command = Sequence[str | Path | int]
 
@@ -137,16 +142,45 @@ def run(
     """Run a program to its end."""
     words = [str(word) for word in (*command, *more)]
     begun = time.monotonic()
-    done = subprocess.run(
-        words,
-        cwd=cwd or tempfile.gettempdir(),
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
-    return Done(words, done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = _start(words, out.fileno(), err.fileno(), cwd)
+        try:
+            status = process.wait(seconds)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        took = time.monotonic() - begun
+        out.seek(0)
+        err.seek(0)
+        return Done(words, status, out.read(), err.read(), took)
+
+
+def _start(
+    words: list[str],
+    out: int,
+    err: int,
+    cwd: Path | None,
+    preexec_fn: Callable[[], object] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str] | Copy:
+    """Start a program that writes to these descriptors; one of ours as a copy where it can be."""
+    folder = str(cwd or tempfile.gettempdir())
+    env = environment(**(variables or {}))
+    nothing = open(os.devnull)
+    with nothing:
+        ours = words[:3] in COPIED and preexec_fn is None and variables is None
+        if ours:
+            return Copy(words[2], words[3:], folder, env, [nothing.fileno(), out, err])
+        return subprocess.Popen(
+            words,
+            cwd=folder,
+            env=env,
+            stdin=nothing,
+            stdout=out,
+            stderr=err,
+            preexec_fn=preexec_fn,
+        )
 
 
 def dimse(*words: str | Path | int, **options: Any) -> Done:
@@ -169,20 +203,15 @@ class Running:
         self.out: list[str] = []
         self.err: list[str] = []
         self._changed = threading.Condition()
-        self.process = subprocess.Popen(
-            self.command,
-            cwd=cwd or tempfile.gettempdir(),
-            env=environment(**(variables or {})),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            preexec_fn=preexec_fn,
-        )
+        (out, its_out), (err, its_err) = os.pipe(), os.pipe()
+        try:
+            self.process = _start(self.command, its_out, its_err, cwd, preexec_fn, variables)
+        finally:
+            os.close(its_out)
+            os.close(its_err)
         self._readers = [
             threading.Thread(target=self._read, args=pair, daemon=True)
-            for pair in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+            for pair in ((out, self.out), (err, self.err))
         ]
         for reader in self._readers:
             reader.start()
@@ -240,8 +269,8 @@ class Running:
         for reader in self._readers:
             reader.join(SECONDS)
 
-    def _read(self, stream: IO[str], lines: list[str]) -> None:
-        with stream:
+    def _read(self, descriptor: int, lines: list[str]) -> None:
+        with open(descriptor, errors="replace") as stream:
             for line in stream:
                 with self._changed:
                     lines.append(line.rstrip("\n"))
