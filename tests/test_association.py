@@ -972,26 +972,30 @@ def _no_response(world: World) -> Any:
     return requestor
 
 
-def _half_a_message(world: World) -> Any:
-    acceptor, script = world.call(request=raw.associate_rq(), timeouts=Timeouts(idle=400, dimse=25))
-    script.send(raw.p_data((1, 1, raw.echo_rq()[:20])))
-    return acceptor
+STORE = raw.p_data((3, 3, raw.store_rq("1.2.3", sop_class=CT)))
+DATA_SET = raw.dataset("1.2.3", 100, sop_class=CT)
+
+#: What a peer sends before it sends no more.
+UNFINISHED = {
+    "half a header": STORE[:4],
+    "half a command": raw.p_data((3, 1, raw.store_rq("1.2.3", sop_class=CT)[:40])),
+    "half a fragment of a command": STORE[:40],
+    "no data set": STORE,
+    "half a data set": STORE + raw.p_data((3, 0, DATA_SET[:100])),
+    "half a fragment of a data set": STORE + raw.p_data((3, 2, DATA_SET))[:-50],
+}
 
 
-def _half_a_pdu(world: World) -> Any:
-    acceptor, script = world.call(request=raw.associate_rq(), timeouts=Timeouts(idle=400, dimse=25))
-    script.send(raw.p_data((1, 3, raw.echo_rq()))[:20])
-    return acceptor
+def _unfinished(octets: bytes) -> Callable[[World], Any]:
+    def begin(world: World) -> Any:
+        acceptor, script = world.call(
+            request=raw.associate_rq([(3, CT, [EXPLICIT])]),
+            timeouts=Timeouts(idle=400, dimse=25),
+        )
+        script.send(octets)
+        return acceptor
 
-
-def _half_a_data_set(world: World) -> Any:
-    acceptor, script = world.call(
-        request=raw.associate_rq([(3, CT, [EXPLICIT])]), timeouts=Timeouts(idle=400, dimse=25)
-    )
-    script.send(
-        raw.p_data((3, 3, raw.store_rq("1.2.3", sop_class=CT))), raw.p_data((3, 0, bytes(100)))
-    )
-    return acceptor
+    return begin
 
 
 def _takes_no_data(world: World) -> Any:
@@ -1037,9 +1041,10 @@ SITUATIONS = {
     "idle requestor": (_idle, "nothing happened for 25 s"),
     "idle acceptor": (_idle_acceptor, "nothing happened for 25 s"),
     "no response": (_no_response, "no response for 25 s"),
-    "half a command": (_half_a_message, "a message did not go on for 25 s"),
-    "half a PDU": (_half_a_pdu, "a message did not go on for 25 s"),
-    "half a data set": (_half_a_data_set, "a message did not go on for 25 s"),
+    **{
+        what: (_unfinished(octets), "a message did not go on for 25 s")
+        for what, octets in UNFINISHED.items()
+    },
     "no room": (_takes_no_data, "the peer took no data for 25 s"),
     "no room, release": (_takes_no_data_and_asks_for_release, "the peer took no data for 25 s"),
     "no release": (_no_release, "no answer to the release request within 25 s"),
@@ -1108,8 +1113,8 @@ def test_what_goes_out_slowly_is_not_late(world: World) -> None:
 
 
 def test_what_comes_in_slowly_is_not_late(world: World) -> None:
-    _, script = world.call(request=raw.associate_rq([(1, VERIFICATION, [EXPLICIT])]))
-    for octet in raw.p_data((1, 3, raw.echo_rq())):
+    _, script = world.call(request=raw.associate_rq([(3, CT, [EXPLICIT])]))
+    for octet in STORE + raw.p_data((3, 2, DATA_SET)):
         world.advance(59.5)
         script.send(bytes((octet,)))
     world.run()
