@@ -5,8 +5,8 @@ send PORT SENDERS FIRST FILE    SENDERS associations with a window, each of whic
                                 lives. The SOP Instance UID of each that was acknowledged goes
                                 to FILE, a line each, as soon as it is. Answers when no
                                 association is left.
-find PORT FILE                  Answers with those of the SOP Instance UIDs in FILE, or of all
-                                there are where it is empty, that are found, as JSON.
+find PORT FILE                  Answers with those of the SOP Instance UIDs in FILE that are
+                                found, as JSON.
 """
 
 from __future__ import annotations

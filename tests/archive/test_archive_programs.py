@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pydicom
@@ -198,8 +197,8 @@ class Clients:
         assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
 
-    def found(self, server: Server, uids: Iterable[str] = ()) -> set[str]:
-        """Which of the SOP Instance UIDs, or of all there are, a query finds."""
+    def found(self, server: Server, uids: Iterable[str]) -> set[str]:
+        """Which of the SOP Instance UIDs a query finds."""
         self._uids.write_text("\n".join(uids))
         self.begin("find", server.port, self._uids)
         return set(self.answer())
@@ -207,8 +206,9 @@ class Clients:
 
 def found(server: Server) -> set[str]:
     """The SOP Instance UIDs of all there are."""
-    with TemporaryDirectory() as folder, Clients(Path(folder)) as clients:
-        return clients.found(server)
+    words = ["-L", "IMAGE", "-k", "SOPInstanceUID", "--relational", "--json"]
+    lines = dimse("find", server.peer, *words).succeeded().out.splitlines()
+    return {json.loads(line)["00080018"]["Value"][0] for line in lines}
 
 
 def killed_rounds(
