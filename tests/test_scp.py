@@ -272,8 +272,9 @@ def refused_start(options: list[str], folder: Path) -> str:
     if not {"--database", "--directory", "--handler", "--config"} & set(options):
         options = ["--store-only", *options]  # which starts in half the time
     running = peers.Running(
-        peers.TWISTD, "-n", "--pidfile=", "dimse-scp", *options,
-        cwd=folder, preexec_fn=without_override, variables=with_modules_in(folder),
+        peers.TWISTD, "-n", "--pidfile=", "dimse-scp", *options, cwd=folder,
+        preexec_fn=without_override if "--directory" in options else None,
+        variables=with_modules_in(folder) if "--handler" in options else None,
     )  # fmt: skip
     status = running.wait(60)
     assert status == 1, running.said
