@@ -98,7 +98,7 @@ def _asking(program: Program, count: int) -> Iterator[Run]:
 
     with TemporaryDirectory() as name:
         if program.party == OURS:
-            _fill_index(Path(name), count)
+            fill_index(Path(name), count)
         with serving(program, Path(name)) as server:
             if program.party != OURS:
                 _fill(program, server, count)
@@ -107,7 +107,7 @@ def _asking(program: Program, count: int) -> Iterator[Run]:
             yield partial(_ask, server, keys)
 
 
-def _fill_index(folder: Path, count: int) -> None:
+def fill_index(folder: Path, count: int) -> None:
     """Have the archive index all instances, without their files."""
     from twisted_dimse.archive.folder import ArchiveFolder
     from twisted_dimse.archive.header import InstanceHeader

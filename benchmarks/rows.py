@@ -20,6 +20,7 @@ from benchmarks import (
     start,
     telemetry,
     tls,
+    turns,
     window,
 )
 from benchmarks.harness import Row
@@ -27,7 +28,7 @@ from benchmarks.scratch import Settings
 
 SUBJECTS = (
     echo, receive, senders, send, memory, window, many, tls, find, get, archive, telemetry, start,
-    stall,
+    stall, turns,
 )  # fmt: skip
 
 

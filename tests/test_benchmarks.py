@@ -18,7 +18,7 @@ import pytest
 import raw
 from peers import wait_until
 
-from benchmarks import chart, senders, stalling, table, wire
+from benchmarks import chart, senders, stalling, table, turning, wire
 from benchmarks.clients import transfer
 from benchmarks.crowd import allow_files, crowd
 from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Sample, measure
@@ -319,3 +319,40 @@ def test_a_disk_stalls_for_instances_without_a_name_alone(
         with (tmp_path / name).open("wb") as file:
             os.fsync(file.fileno())
         assert slept == expected
+
+
+def test_a_turn_is_what_is_done_between_two_waits_for_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = {"cpu": 5.0, "wall": 50.0}
+    monkeypatch.setattr(turning, "thread_time", lambda: now["cpu"])
+    monkeypatch.setattr(turning, "perf_counter", lambda: now["wall"])
+
+    def passes(cpu: float, wall: float) -> None:
+        now["cpu"] += cpu
+        now["wall"] += wall
+
+    class Epoll:
+        def poll(self, seconds: float) -> list[object]:
+            passes(0, seconds)
+            return []
+
+    poller = turning.Poller(Epoll())
+    passes(1, 1)  # the start is no turn
+    for cpu, wall in ((0.5, 1.0), (0.25, 0.5), (0.75, 0.75)):
+        poller.poll(10)
+        passes(cpu, wall)
+    poller.poll(10)
+    turning._write(poller, str(tmp_path / "turns"))
+    turns = turning.taken(tmp_path / "turns")
+    assert (turns.cpu, turns.wall) == ([0.25, 0.5, 0.75], [0.5, 0.75, 1.0])
+    assert "CPU 500.00, 750.00, 750.00 ms" in turns.summary()
+    poller.forget()
+    assert poller.cpu == []
+
+
+def test_the_turns_of_a_server_are_measured(tmp_path: Path) -> None:
+    (row,) = chosen_rows(Settings(tmp_path), ["turns-contexts"])
+    (ours,) = measure(row, runs=1)["contestants"]
+    assert "note" not in ours, ours
+    assert 0 < ours["median"] < 60_000

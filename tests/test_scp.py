@@ -577,6 +577,25 @@ def test_a_handler_of_ones_own_serves_instead_of_the_archive(tmp_path: Path) -> 
         assert not server.directory.exists()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_was_made_at_the_start_is_not_looked_at_for_garbage(
+    tmp_path: Path, workers: str
+) -> None:
+    """It is some hundred thousand objects, and each look a pause for all associations."""
+    (tmp_path / "looking.py").write_text(
+        "import gc\n"
+        "from twisted_dimse import Handler\n"
+        "class Looking(Handler):\n"
+        "    def echo(self, request):\n"
+        "        few = len(gc.get_objects()) < gc.get_freeze_count() / 5\n"
+        "        return 0 if few else 0x0110\n"
+    )
+    own = with_modules_in(tmp_path)
+    options = ["--handler", "looking:Looking", "--workers", workers]
+    with serving(*options, variables=own) as server:
+        assert raw.echoes(server.port)
+
+
 def test_a_second_server_without_an_index_is_refused_with_one_line_too(tmp_path: Path) -> None:
     with serving("--store-only", directory=tmp_path / "archive") as server:
         for mode in ([], ["--store-only"]):

@@ -1,7 +1,8 @@
 """Many values from a handler, whichever way it gives them: one shape for all.
 
 A list, a generator, an async generator, a Deferred of one, a single Dataset or None: `ManyValues`
-takes them one at a time, closes what can be closed, and lets the reactor turn in between.
+takes them one at a time, closes what can be closed, and lets the reactor turn in between, as `Pace`
+has it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,21 @@ from typing import Any, ClassVar
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-_TURN = 0.004  # seconds of handler code before others get the reactor
+_TURN = 0.004  # seconds of work before others get the reactor
+
+
+class Pace:
+    """Of work in many small parts on the reactor's thread: ``await pace.keep()`` before each."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._since = reactor.seconds()
+
+    async def keep(self) -> None:
+        """Let the reactor turn where it has not had its turn for some milliseconds."""
+        if self._reactor.seconds() - self._since > _TURN:
+            await deferLater(self._reactor, 0)
+            self._since = self._reactor.seconds()
 
 
 class ManyValues:
@@ -23,8 +38,7 @@ class ManyValues:
 
     def __init__(self, given: Any, count: int | None, reactor: Any) -> None:
         self.count = count
-        self._reactor = reactor
-        self._since = reactor.seconds()
+        self._pace = Pace(reactor)
         self._async: AsyncIterator[Any] | None = None
         self._sync: Iterator[Any] = iter(())
         if given is None:
@@ -40,14 +54,12 @@ class ManyValues:
 
     async def next(self) -> Any:
         """The next value, or `END`."""
+        await self._pace.keep()
         if self._async is not None:
             try:
                 return await self._async.__anext__()
             except StopAsyncIteration:
                 return self.END
-        if self._reactor.seconds() - self._since > _TURN:
-            await deferLater(self._reactor, 0)
-            self._since = self._reactor.seconds()
         value = next(self._sync, self.END)
         if isinstance(value, Deferred) or inspect.isawaitable(value):
             value = await value

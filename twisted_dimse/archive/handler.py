@@ -38,6 +38,7 @@ from twisted_dimse.dimse.status import (
 )
 from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Handler, Request
+from twisted_dimse.iteration import Pace
 from twisted_dimse.services.files import InstanceFiles
 from twisted_dimse.services.identifiers import Identifier, QueryOptions, check_query, check_retrieve
 from twisted_dimse.services.matching import CONTROL, matcher, requested
@@ -176,7 +177,9 @@ class Archive:
         result = await self.in_thread(cursor.__enter__)
         try:
             while page := await self.in_thread(result.fetchmany, _PAGE):
+                pace = Pace(self.reactor)
                 for row in page:
+                    await pace.keep()
                     yield row
         finally:
             await self.in_thread(cursor.__exit__, None, None, None)

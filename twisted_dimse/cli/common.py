@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -312,6 +313,7 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
 
     reactor.callWhenRunning(start)
     reactor.addSystemEventTrigger("before", "shutdown", interrupted)
+    gc.freeze()  # of what was imported nothing is garbage, and a look at it is a pause in what runs
     reactor.run()
     if failures:
         if common.debug or failures[0].check(BrokenPipeError):

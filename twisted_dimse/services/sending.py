@@ -20,6 +20,7 @@ from twisted_dimse.association import Association
 from twisted_dimse.client import connect
 from twisted_dimse.datastream import FileSource, NotDicom, expand_paths
 from twisted_dimse.errors import AssociationRejected, ContextNotAccepted, DimseError, StatusError
+from twisted_dimse.iteration import ManyValues
 from twisted_dimse.results import Response
 from twisted_dimse.services.calls import deferred, the_reactor
 from twisted_dimse.services.storage import StoreOutcome, plan_contexts
@@ -66,18 +67,30 @@ async def store_files(
 
     connection = {"window": window, "reactor": the_reactor(reactor), **options}
     sending = _Sending(peer, connection, jobs, retries, note, transcode)
-    await sending.run(plan_contexts(_sources(paths, note, known)))
+    sources = await _read(_sources(paths, note, known), connection["reactor"])
+    await sending.run(plan_contexts(sources))
     if refused := sending.refused:
         others = _SendingTranscoded(peer, connection, jobs, retries, note, refused=refused)
         await others.run(_plan_transcoded(refused))
     return outcomes
 
 
+async def _read(sources: Iterator[FileSource | None], reactor: Any) -> list[FileSource]:
+    """All there are, of which each is read from the disk; the reactor turns in between."""
+    values = ManyValues(sources, None, reactor)
+    found = []
+    while (source := await values.next()) is not ManyValues.END:
+        if source is not None:
+            found.append(source)
+    return found
+
+
 def _sources(
     paths: Iterable[str | os.PathLike[str]],
     note: Note,
     known: Callable[[FileSource], bool] | None,
-) -> Iterator[FileSource]:
+) -> Iterator[FileSource | None]:
+    """A source for each file that is to be sent, and None for any other."""
     for path in expand_paths(paths):
         try:
             source = FileSource.of(path)
@@ -91,6 +104,7 @@ def _sources(
                 continue
             uid, why = source.sop_instance_uid, f"{path}: sent before"
             note(StoreOutcome(path, uid, error=why, skipped=True))
+        yield None
 
 
 def _plan_transcoded(
