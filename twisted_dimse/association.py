@@ -297,31 +297,38 @@ class Association(ServiceUser):
             self._releasing = True
             self.protocol.release()
 
-    def fragment_received(self, fragment: Fragment) -> Deferred[Any] | None:
+    def command_received(self, fragment: Fragment) -> None:
+        """A fragment of a command set."""
+        if self._over:
+            return
+        try:
+            command = self._assembler.command_fragment(fragment)
+            if command is not None:
+                self._message_received(fragment.context_id, command)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+
+    def data_received(self, fragments: list[Fragment]) -> Deferred[Any] | None:
+        """Slices of one data set that came together."""
         if self._over:
             return None
+        last = fragments[-1]
         try:
-            if fragment.is_command:
-                command = self._assembler.command_fragment(fragment)
-                if command is not None:
-                    self._command_received(fragment.context_id, command)
-                return None
-            self._assembler.data_fragment(fragment)
-            return self._data_received(fragment)
+            self._assembler.data_fragment(last)
+            incoming = self._incoming
+            assert incoming is not None
+            slices = [fragment.data for fragment in fragments if fragment.data]
+            wait = incoming.write(slices) if slices else None
+            if not last.is_last:
+                return wait
+            if wait is None:
+                result = self._data_complete(incoming)
+                return None if result is None else self._deferred_of(result)
+            wait.addCallback(lambda _: None if self._over else self._data_complete(incoming))
+            return wait
         except ProtocolViolation as violation:
             self._violated(violation)
             return None
-
-    def _data_received(self, fragment: Fragment) -> Deferred[Any] | None:
-        incoming = self._incoming
-        assert incoming is not None
-        wait = incoming.write(fragment.data) if fragment.data else None
-        if not fragment.is_last:
-            return wait
-        if wait is None:
-            return self._deferred_of(self._data_complete(incoming))
-        wait.addCallback(lambda _: None if self._over else self._data_complete(incoming))
-        return wait
 
     def _data_complete(self, incoming: Incoming) -> Any:
         self._incoming = None
@@ -413,14 +420,17 @@ class Association(ServiceUser):
         """Send a response of an operation that we perform; `soon` for one of many."""
         if self._over:
             return
-        if response["CommandField"] == commands.C_STORE_RQ | commands.RESPONSE:
-            self.instances += 1
         if telemetry.subscribers:
             telemetry.emit(telemetry.CommandSent(self.number, context_id, CommandSet(response)))
         message = OutgoingMessage(context_id, commands.encode(response), data)
         self.protocol.send(message, soon=soon)
 
-    def _command_received(self, context_id: int, command: CommandSet) -> None:
+    def send_encoded(self, context_id: int, response: bytes) -> None:
+        """Send a response that is encoded, and of which nobody wants to know."""
+        if not self._over:
+            self.protocol.send(OutgoingMessage(context_id, response))
+
+    def _message_received(self, context_id: int, command: CommandSet) -> None:
         self.messages += 1
         context = self._contexts.get(context_id)
         if context is None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 MAX_DATA_SET = 64 << 20  # of a data set that is held in memory, not of an instance
 _HEAD, _LONGEST_HEAD = 4096, 1 << 20
 _PREAMBLE = 128
+_BEFORE_META = bytes(_PREAMBLE) + b"DICM"
 _LITTLE_ENDIAN = tuple(
     uid for uid in UNCOMPRESSED_TRANSFER_SYNTAXES if uid != EXPLICIT_VR_BIG_ENDIAN
 )
@@ -77,7 +78,8 @@ class Sink(Protocol):
 
     `write` gets a slice that is valid until it returns; a Deferred from it pauses the transport
     until it fires. After the last slice `finish` gives the status, now or by Deferred. `abandon`
-    is called instead where the association ended first.
+    is called instead where the association ended first. A sink that has a method `write_slices`
+    gets a list of those that came together at one stroke instead.
     """
 
     def write(self, data: bytes | memoryview) -> Deferred[Any] | None: ...
@@ -328,29 +330,31 @@ class DiscardingSink:
 # --- PS3.10 files
 
 _ELEMENT = struct.Struct("<HH2sH")
+_GROUP_LENGTH = struct.Struct("<HH2sHI")
 
 
 def part10_header(
     sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae_title: str = ""
 ) -> bytes:
     """Preamble, prefix and file meta information (PS3.10 7.1) to stand before a data set."""
-    meta = b"".join(
-        (
-            b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01",
-            _meta_uid(0x0002, sop_class_uid),
-            _meta_uid(0x0003, sop_instance_uid),
-            _meta_uid(0x0010, transfer_syntax),
-            _META_IMPLEMENTATION,
-            _meta_element(0x0016, b"AE", source_ae_title.encode("latin-1"), b" ")
-            if source_ae_title
-            else b"",
-        )
+    before, behind = _meta_around(sop_class_uid, transfer_syntax, source_ae_title)
+    uid = _meta_uid(0x0003, sop_instance_uid)
+    length = _GROUP_LENGTH.pack(2, 0, b"UL", 4, len(before) + len(uid) + len(behind))
+    return b"".join((_BEFORE_META, length, before, uid, behind))
+
+
+@functools.lru_cache(64)
+def _meta_around(
+    sop_class_uid: str, transfer_syntax: str, source_ae_title: str
+) -> tuple[bytes, bytes]:
+    """What stands in the file meta information before and behind the SOP Instance UID."""
+    before = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01" + _meta_uid(
+        0x0002, sop_class_uid
     )
-    return b"%sDICM%s%s" % (
-        bytes(_PREAMBLE),
-        struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)),
-        meta,
-    )
+    behind = _meta_uid(0x0010, transfer_syntax) + _META_IMPLEMENTATION
+    if source_ae_title:
+        behind += _meta_element(0x0016, b"AE", source_ae_title.encode("latin-1"), b" ")
+    return before, behind
 
 
 def _meta_element(element: int, vr: bytes, data: bytes, padding: bytes) -> bytes:
@@ -359,7 +363,6 @@ def _meta_element(element: int, vr: bytes, data: bytes, padding: bytes) -> bytes
     return _ELEMENT.pack(2, element, vr, len(data)) + data
 
 
-@functools.lru_cache(1024)
 def _meta_uid(element: int, uid: str) -> bytes:
     return _meta_element(element, b"UI", uid.encode("latin-1"), b"\x00")
 

@@ -39,6 +39,9 @@ _DELIMITER_GROUP = 0xFFFE
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _SHORTEST_HEADER, _LONGEST_HEADER = 8, 12
+# By byte order: group, element, VR, short length; and a long length.
+_LITTLE = struct.Struct("<HH2sH"), struct.Struct("<I")
+_BIG = struct.Struct(">HH2sH"), struct.Struct(">I")
 _MAX_DEPTH = 256
 
 
@@ -61,9 +64,8 @@ class ElementScan:
         self._depth: list[bool] = []
         self._inflated = 0
         self._implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
-        order = ">" if transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else "<"
-        self._tag_vr = struct.Struct(order + "HH2sH")
-        self._length = struct.Struct(order + "I")
+        big_endian = transfer_syntax == EXPLICIT_VR_BIG_ENDIAN
+        self._tag_vr, self._length = _BIG if big_endian else _LITTLE
         self._inflate = (
             zlib.decompressobj(-zlib.MAX_WBITS)
             if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
@@ -116,7 +118,7 @@ class ElementScan:
     def _scan(self, data: bytes | memoryview) -> None:
         offset, end = 0, len(data)
         if not (self._implicit or self._depth):
-            offset = self._skip_short(data)
+            offset = self._pass_short(data)
         while end - offset >= _SHORTEST_HEADER and not self.done:
             header = self._header(data, offset)
             if header is None:
@@ -142,15 +144,23 @@ class ElementScan:
         elif not self.done:
             self._pending = bytes(data[offset:])
 
-    def _skip_short(self, data: bytes | memoryview) -> int:
-        """Pass over the elements in front that are neither wanted nor long; where that ends."""
+    def _pass_short(self, data: bytes | memoryview) -> int:
+        """Go through the short elements in front, most of which nobody wants; where that ends."""
         unpack, short, wanted = self._tag_vr.unpack_from, _SHORT_VRS, self._wanted
-        offset, last = 0, len(data) - _SHORTEST_HEADER
+        offset, end = 0, len(data)
+        last = end - _SHORTEST_HEADER
         while offset <= last:
             group, element, vr, length = unpack(data, offset)
-            if vr not in short or group << 16 | element in wanted or group >= _PIXEL_DATA_GROUP:
+            if vr not in short or group >= _PIXEL_DATA_GROUP:
                 break
-            offset += 8 + length
+            behind = offset + 8 + length
+            if (tag := group << 16 | element) in wanted:
+                if behind > end:
+                    break
+                self._take(tag, data[offset + 8 : behind], length)
+                if self.done:
+                    break
+            offset = behind
         return offset
 
     def _header(

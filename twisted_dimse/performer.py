@@ -60,6 +60,7 @@ _DATA_SET_SERVICES = (
     commands.C_MOVE_RQ,
     commands.C_GET_RQ,
 )
+_STATUS_IS_ALL = (commands.C_STORE_RQ, commands.C_ECHO_RQ)
 _log = Logger()
 
 
@@ -67,26 +68,51 @@ class Incoming:
     """A data set on its way into a sink. A sink that fails gets no more of it, and the rest is
     discarded as it arrives; `done` is called once, with what `finish` gave or the Failure."""
 
-    __slots__ = ("_done", "_failure", "_sink", "octets")
+    __slots__ = ("_done", "_failure", "_sink", "_write_slices", "octets")
 
     def __init__(self, sink: Sink, done: Callable[[Any], Any]) -> None:
         self._sink: Sink | None = sink
+        self._write_slices = getattr(sink, "write_slices", None)
         self._done = done
         self._failure: Failure | None = None
         self.octets = 0
 
-    def write(self, data: bytes | memoryview) -> Deferred[Any] | None:
-        self.octets += len(data)
+    def write(self, slices: list[bytes | memoryview]) -> Deferred[Any] | None:
+        """Slices that came together; a Deferred where the sink needs time."""
+        self.octets += len(slices[0]) if len(slices) == 1 else sum(map(len, slices))
         if self._sink is None:
             return None
         try:
-            wait = self._sink.write(data)
+            if self._write_slices is not None:
+                wait = self._write_slices(slices)
+            elif len(slices) == 1:
+                wait = self._sink.write(slices[0])
+            else:
+                wait = self._write_one_by_one(slices)
         except Exception:
             self._fail(Failure())
             return None
         if wait is not None:
             wait.addErrback(self._fail)
         return wait
+
+    def _write_one_by_one(self, slices: list[bytes | memoryview]) -> Deferred[Any] | None:
+        assert self._sink is not None
+        for number, data in enumerate(slices, 1):
+            wait = self._sink.write(data)
+            if wait is not None:
+                return Deferred.fromCoroutine(self._write_on(wait, slices[number:]))
+        return None
+
+    async def _write_on(self, wait: Deferred[Any] | None, slices: list[bytes | memoryview]) -> None:
+        for data in slices:
+            if wait is not None:
+                await wait
+            if self._sink is None:
+                return  # the association ended
+            wait = self._sink.write(data)
+        if wait is not None:
+            await wait
 
     def finish(self) -> Any:
         """The last slice is in. Returns what ``done`` returns."""
@@ -97,7 +123,8 @@ class Incoming:
                 result = sink.finish()
             except Exception:
                 result = Failure()
-        return self._done(result)
+        done, self._done = self._done, _nothing  # a request and its data know each other
+        return done(result)
 
     def abandon(self) -> None:
         """The association ended first."""
@@ -241,7 +268,10 @@ class Performer:
     def _answer(self, result: Any, request: Request) -> None:
         many = _MANY.get(request.command["CommandField"])
         if many is None or _is_final(result):
-            self._answer_once(result, request)
+            if result is None or (type(result) is int and result == SUCCESS):
+                self._respond(request, SUCCESS, None, {})
+            else:
+                self._answer_once(result, request)
             return
         running = Deferred.fromCoroutine(getattr(self, many)(request, result))
         if many == "_find":
@@ -352,13 +382,24 @@ class Performer:
             return  # the association ended, or the operation was answered
         del self._outstanding[message_id]
         try:
-            self._send(request, status, dataset, elements)
+            if dataset is None and not elements and self._is_plain(request.command):
+                encoded = commands.encode_status(request.command, status)
+                self._association.send_encoded(request.context.id, encoded)
+            else:
+                self._send(request, status, dataset, elements)
         except Exception:
             self._outstanding[message_id] = request  # it is still to be answered
             raise
+        if request.command["CommandField"] == commands.C_STORE_RQ:
+            self._association.instances += 1
         if telemetry.subscribers:
             self._note_end(request, status)
         self._association.performed()
+
+    @staticmethod
+    def _is_plain(command: CommandSet) -> bool:
+        """Whether the status is all that is to be said, and nobody wants to know."""
+        return command["CommandField"] in _STATUS_IS_ALL and not telemetry.subscribers
 
     def _send(
         self,
@@ -370,13 +411,11 @@ class Performer:
         soon: bool = False,
     ) -> None:
         data = None
+        response = commands.response_to(request.command)
+        response["Status"] = status
         if dataset is not None:
             data = encode_dataset(dataset, request.context.transfer_syntax)
-        response = _response_to(request.command)
-        response["Status"] = status
-        response["CommandDataSetType"] = (
-            commands.NO_DATA_SET if data is None else commands.DATA_SET_FOLLOWS
-        )
+            response["CommandDataSetType"] = commands.DATA_SET_FOLLOWS
         if elements:
             response.update(elements)
         if request.command["CommandField"] == commands.N_CREATE_RQ and dataset is not None:
@@ -406,34 +445,16 @@ class Performer:
         )
 
 
+def _nothing(_result: object) -> None:
+    pass
+
+
 # Services whose handlers may give many values, and the method that sends them.
 _MANY = {
     commands.C_FIND_RQ: "_find",
     commands.C_GET_RQ: "_get",
     commands.C_MOVE_RQ: "_move",
 }
-
-
-def _response_to(command: CommandSet) -> dict[str, Any]:
-    """What a response repeats of its request."""
-    field = command["CommandField"]
-    response: dict[str, Any] = {
-        "CommandField": field | commands.RESPONSE,
-        "MessageIDBeingRespondedTo": command["MessageID"],
-    }
-    get = command.get
-    class_uid = get("AffectedSOPClassUID") or get("RequestedSOPClassUID")
-    if class_uid:
-        response["AffectedSOPClassUID"] = class_uid
-    if field == commands.C_ECHO_RQ:
-        return response
-    instance_uid = get("AffectedSOPInstanceUID") or get("RequestedSOPInstanceUID")
-    if instance_uid:
-        response["AffectedSOPInstanceUID"] = instance_uid
-    for keyword in ("EventTypeID", "ActionTypeID"):
-        if keyword in command:
-            response[keyword] = command[keyword]
-    return response
 
 
 def _is_final(result: Any) -> bool:

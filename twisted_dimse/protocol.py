@@ -4,8 +4,8 @@ Octets from the transport go to the upper layer `Provider`; what that indicates 
 above (an `association.Association`); what either wants sent goes out through a `Sender`. Nothing
 here knows a command, a status or a SOP class.
 
-Receiving: a slice of a data value goes up at once; where the user answers with a Deferred, the
-transport is paused and what has come meanwhile waits until it fires.
+Receiving: the slices of a data set go up as they come, those of one read together; where the user
+answers with a Deferred, the transport is paused and what has come meanwhile waits until it fires.
 
 Sending: what is asked for while octets are being received goes out together at the end of that
 turn, through `sender.Sender`, which also says when who sends should wait.
@@ -85,7 +85,9 @@ class User(Interface):
 
     def associate_answered(self, answer: pdu.AssociateAC | pdu.AssociateRJ) -> None: ...
 
-    def fragment_received(self, fragment: Fragment) -> Deferred[Any] | None: ...
+    def command_received(self, fragment: Fragment) -> None: ...
+
+    def data_received(self, fragments: list[Fragment]) -> Deferred[Any] | None: ...
 
     def release_requested(self) -> None: ...
 
@@ -231,13 +233,20 @@ class AssociationProtocol(Protocol):
 
     def _perform(self, events: list[ProviderEvent]) -> None:
         """Do what the provider says, in order; hold the rest where the user needs time."""
-        for position, event in enumerate(events):
-            if type(event) is Fragment:
-                wait = self.user.fragment_received(event)
-                if wait is not None and self._hold(wait, events[position + 1 :]):
-                    break
-            else:
+        user, position, end = self.user, 0, len(events)
+        while position < end:
+            event = events[position]
+            position += 1
+            if type(event) is not Fragment:
                 self._indicate(event)
+            elif event.is_command:
+                user.command_received(event)
+            else:
+                run = _data_run(event, events, position)
+                position += len(run) - 1
+                wait = user.data_received(run)
+                if wait is not None and self._hold(wait, events[position:]):
+                    break
         self._flush()
 
     def _indicate(self, event: ProviderEvent) -> None:
@@ -474,3 +483,16 @@ class AssociationProtocol(Protocol):
                 sent = pdu.decode(data[offset], body)
                 telemetry.emit(telemetry.PDUSent(self.number, sent.kind, length + 6, sent))
                 offset += length + 6
+
+
+def _data_run(first: Fragment, events: list[ProviderEvent], position: int) -> list[Fragment]:
+    """A slice of a data set, and those of the same data set that follow at ``position``."""
+    run = [first]
+    while not first.is_last and position < len(events):
+        event = events[position]
+        if type(event) is not Fragment or event.is_command or event.context_id != first.context_id:
+            break
+        run.append(event)
+        first = event
+        position += 1
+    return run

@@ -415,6 +415,63 @@ def _decoded(octets: bytes) -> Any:
         return str(violation)
 
 
+UIDS_AS_THEY_COME = st.one_of(
+    st.just(""),
+    st.sampled_from(["1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2", "1.2", "1"]),
+    st.text(st.characters(max_codepoint=255), max_size=80),
+)
+
+
+@given(
+    field=st.sampled_from([command.C_ECHO_RQ, command.C_STORE_RQ]),
+    class_uid=UIDS_AS_THEY_COME,
+    instance_uid=UIDS_AS_THEY_COME,
+    message_id=st.integers(0, 0xFFFF),
+    status=st.integers(0, 0xFFFF),
+)
+def test_a_mere_status_is_encoded_as_any_response_is(
+    field: int, class_uid: str, instance_uid: str, message_id: int, status: int
+) -> None:
+    request = command.CommandSet(
+        AffectedSOPClassUID=class_uid, CommandField=field, MessageID=message_id
+    )
+    if field == command.C_STORE_RQ:
+        request["AffectedSOPInstanceUID"] = instance_uid
+    whole = command.encode({**command.response_to(request), "Status": status})
+    assert command.encode_status(request, status) == whole
+
+
+@pytest.mark.parametrize("name", ["C-STORE-RQ", "C-STORE-RSP"])
+def test_of_a_repeated_store_the_instance_is_read_each_time(name: str) -> None:
+    key = "MessageID" if name.endswith("RQ") else "MessageIDBeingRespondedTo"
+    field = command.C_STORE_RQ | (command.RESPONSE if name.endswith("RSP") else 0)
+    for number, instance in enumerate(["1.2.3", "1.2.3.4", "", "1.2.3.45", "1.2.3"], 1):
+        meant = {
+            "AffectedSOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+            "CommandField": field,
+            key: number,
+            **({"Priority": 0} if name.endswith("RQ") else {}),
+            "CommandDataSetType": 1 if name.endswith("RQ") else command.NO_DATA_SET,
+            **({"Status": 0} if name.endswith("RSP") else {}),
+            "AffectedSOPInstanceUID": instance,
+        }
+        octets = command.encode(meant)
+        decoded = dict(command.decode(octets))
+        assert decoded.pop("CommandGroupLength") == len(octets) - 12
+        assert decoded == {keyword: value for keyword, value in meant.items() if value != ""}
+
+
+def test_what_looks_like_an_instance_within_another_value_is_not_taken_for_one() -> None:
+    """A value that goes on behind the place where most have their instance UID."""
+    value = b"A LONG TITLE" + b"\x00\x00\x00\x10\x04\x00\x00\x001.23"
+    octets = command.encode({"CommandField": command.C_STORE_RQ, "MessageID": 7})
+    octets += struct.pack("<HHI", 0, 0x1030, len(value)) + value
+    for _ in range(2):
+        decoded = command.decode(octets)
+        assert decoded.AffectedSOPInstanceUID is None
+        assert decoded.MoveOriginatorApplicationEntityTitle == value.decode()
+
+
 # --- and what was encoded before changes nothing either
 
 

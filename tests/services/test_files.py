@@ -290,7 +290,7 @@ BROKEN = OSError(errno.EIO, "Input/output error", "partial")
     [
         ("open", lambda path, *_: str(path).endswith(".part")),
         ("writev", lambda *_: True),
-        ("write", lambda *_: True),
+        ("writev", lambda _fd, parts: bytes(parts[0][128:132]) != b"DICM"),
         ("rename", lambda *_: True),
         ("makedirs", lambda path, *_: "instances" in str(path)),
     ],
@@ -346,6 +346,25 @@ def test_a_write_that_takes_only_a_part_goes_on(
     one = source("1.2.9", 50_000)
     assert stored(world, requestor, one) == [0]
     assert (tmp_path / "instances" / received(tmp_path)[0]).read_bytes().endswith(one.data)
+
+
+@pytest.mark.parametrize("limit", [8, 64, 16384])
+@pytest.mark.parametrize("most", [50_000, 3_000])
+def test_slices_that_come_together_are_written_together_and_in_order(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+) -> None:
+    calls = []
+    real = os.writev
+    monkeypatch.setattr(os, "writev", lambda fd, parts: calls.append(len(parts)) or real(fd, parts))
+    _, handler = filing(world, tmp_path)
+    requestor, _ = world.associate(handler, {"max_pdu_length": limit})
+    world.most = most
+    one = source("1.2.9", 20_001)
+    assert stored(world, requestor, one) == [0]
+    there = (tmp_path / "instances" / received(tmp_path)[0]).read_bytes()
+    assert there.endswith(one.data + b"\x00" if len(one.data) & 1 else one.data)
+    assert len(calls) < 60
+    assert max(calls) <= 101
 
 
 def open_files(folder: Path) -> list[str]:

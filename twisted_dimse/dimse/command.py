@@ -79,6 +79,8 @@ _NOT_IN_A_COMMENT = re.compile(r"[^ -\[\]-~]")
 _ELEMENT = struct.Struct("<HHI")
 _TAG = struct.Struct("<HH")
 _GROUP_LENGTH = struct.Struct("<HHII")
+_US = struct.Struct("<HHIH")
+_ID_TYPE_STATUS = struct.Struct("<HHIHHHIHHHIH")
 
 
 class CommandSet(dict[str, Any]):
@@ -134,32 +136,82 @@ def encode(command: Mapping[str, Any]) -> bytes:
     return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
+def response_to(command: CommandSet) -> dict[str, Any]:
+    """What the response to a request repeats of it, and that no data set follows."""
+    field = command["CommandField"]
+    response: dict[str, Any] = {
+        "CommandField": field | RESPONSE,
+        "MessageIDBeingRespondedTo": command["MessageID"],
+        "CommandDataSetType": NO_DATA_SET,
+    }
+    get = command.get
+    class_uid = get("AffectedSOPClassUID") or get("RequestedSOPClassUID")
+    if class_uid:
+        response["AffectedSOPClassUID"] = class_uid
+    if field == C_ECHO_RQ:
+        return response
+    instance_uid = get("AffectedSOPInstanceUID") or get("RequestedSOPInstanceUID")
+    if instance_uid:
+        response["AffectedSOPInstanceUID"] = instance_uid
+    for keyword in ("EventTypeID", "ActionTypeID"):
+        if keyword in command:
+            response[keyword] = command[keyword]
+    return response
+
+
+def encode_status(command: CommandSet, status: int) -> bytes:
+    """The response to a C-ECHO or C-STORE that says no more than its status: `encode` of
+    `response_to`, at a fraction of the cost."""
+    field = command["CommandField"]
+    class_uid = command.get("AffectedSOPClassUID") or ""
+    head = _ENCODERS["AffectedSOPClassUID"](class_uid) + _US.pack(0, 0x0100, 2, field | RESPONSE)
+    tail = b""
+    if field == C_STORE_RQ:
+        tail = _ENCODERS["AffectedSOPInstanceUID"](command.get("AffectedSOPInstanceUID") or "")
+    message_id = command["MessageID"]
+    rest = _ID_TYPE_STATUS.pack(
+        0, 0x0120, 2, message_id, 0, 0x0800, 2, NO_DATA_SET, 0, 0x0900, 2, status
+    )
+    return _GROUP_LENGTH.pack(0, 0, 4, len(head) + 30 + len(tail)) + head + rest + tail
+
+
 def decode(data: bytes | bytearray | memoryview) -> CommandSet:
     """The command set in ``data``. Elements that PS3.7 does not have, or has retired, are skipped.
 
     Raises `ProtocolViolation` for what is not a command set.
     """
     data = bytes(data)
-    if not _SHORTEST_KNOWN < len(data) < _LONGEST_KNOWN:
+    if len(data) < _SHORTEST_KNOWN:
         return _decode(data)
     place = _PLACE if data[12:20] == _COMMAND_FIELD_HEADER else _PLACE + 8 + data[16]
-    rest = data[:place] + data[place + 2 :]
+    tail = place + 22
+    has_uid = data[tail : tail + 4] == _INSTANCE_UID and (
+        int.from_bytes(data[tail + 4 : tail + 8], "little") == len(data) - tail - 8
+    )
+    if not has_uid:
+        tail = len(data)
+    rest = data[:8] + data[12:place] + data[place + 2 : tail]
     known = _known.get(rest)
-    if known is not None:
-        command = CommandSet(known[0])
-        command[known[1]] = data[place] | data[place + 1] << 8
+    if known is None:
+        command = _decode(data)
+        if len(rest) <= _LONGEST_KNOWN:
+            _remember(data, place, tail, rest)
         return command
-    command = _decode(data)
-    _remember(data, place, rest, command)
+    command = CommandSet(known[0])
+    command["CommandGroupLength"] = int.from_bytes(data[8:12], "little")
+    command[known[1]] = data[place] | data[place + 1] << 8
+    if has_uid:
+        command["AffectedSOPInstanceUID"] = _decode_uid(data[tail + 8 :])
     return command
 
 
-# Command sets without an instance UID, of which a peer sends the same again and again but for
-# the message ID: what they were decoded to, and the keyword of that ID.
+# Command sets of which a peer sends the same again and again, but for the message ID and an
+# instance UID at the end: what they were decoded to, and the keyword of that ID.
 _known: dict[bytes, tuple[CommandSet, str]] = {}
 _MOST_KNOWN = 128
-_SHORTEST_KNOWN, _LONGEST_KNOWN = 32, 112
+_SHORTEST_KNOWN, _LONGEST_KNOWN = 32, 128
 _PLACE = 12 + 10 + 8  # of the value of the message ID, where there is no SOP class UID
+_INSTANCE_UID = b"\x00\x00\x00\x10"
 _COMMAND_FIELD_HEADER = b"\x00\x00\x00\x01\x02\x00\x00\x00"
 _MESSAGE_ID_HEADERS = {
     b"\x00\x00\x10\x01\x02\x00\x00\x00": "MessageID",
@@ -168,8 +220,8 @@ _MESSAGE_ID_HEADERS = {
 _SOP_CLASS_UIDS = (b"\x00\x00\x02\x00", b"\x00\x00\x03\x00")
 
 
-def _remember(data: bytes, place: int, rest: bytes, command: CommandSet) -> None:
-    """Keep a command set whose first elements stand where most have them."""
+def _remember(data: bytes, place: int, tail: int, rest: bytes) -> None:
+    """Keep a command set whose first elements stand where most have them, up to ``tail``."""
     keyword = _MESSAGE_ID_HEADERS.get(data[place - 8 : place])
     class_uid = data[12:16] in _SOP_CLASS_UIDS and data[17:20] == b"\x00\x00\x00"
     if (
@@ -177,12 +229,16 @@ def _remember(data: bytes, place: int, rest: bytes, command: CommandSet) -> None
         and data[:8] == b"\x00\x00\x00\x00\x04\x00\x00\x00"
         and (place == _PLACE or class_uid)
         and data[place - 18 : place - 10] == _COMMAND_FIELD_HEADER
-        and data.count(data[place - 8 : place]) == 1
-        and "AffectedSOPInstanceUID" not in command
+        and data.count(data[place - 8 : place], 0, tail) == 1
     ):
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[rest] = CommandSet(command), keyword
+        try:
+            command = _decode(data[:tail])
+        except ProtocolViolation:
+            return  # what looked like the instance UID is part of another value
+        if "AffectedSOPInstanceUID" not in command:
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[rest] = command, keyword
 
 
 def _decode(data: bytes) -> CommandSet:

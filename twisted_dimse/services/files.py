@@ -40,6 +40,8 @@ from twisted_dimse.uids import is_valid_uid
 DURABILITIES = ("commit", "sync")
 ON_DUPLICATE = ("replace", "keep", "reject")
 NO_STUDY, NO_SERIES = "no-study", "no-series"
+_PLACE_UIDS = frozenset((STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
+_MOST_PIECES = 100  # that cost less to write apart than to join
 
 _log = Logger()
 
@@ -212,29 +214,31 @@ class InstanceSink:
         self._descriptor = -1
         self._partial = ""
         self._octets = 0
-        self._scan = ElementScan(
-            request.context.transfer_syntax, (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
-        )
+        self._scan = ElementScan(request.context.transfer_syntax, _PLACE_UIDS)
 
     def write(self, data: bytes | memoryview) -> None:
-        self._octets += len(data)
+        self.write_slices([data])
+
+    def write_slices(self, slices: list[bytes | memoryview]) -> None:
+        self._octets += sum(map(len, slices))
         limit = self._files.max_instance
         if limit is not None and self._octets > limit:
             raise StatusError(OUT_OF_RESOURCES, f"larger than the {limit} octets allowed")
         try:
             if self._descriptor < 0:
-                self._open(data)
+                self._open(slices)
             else:
-                _write_all(self._descriptor, data)
+                _write_all(self._descriptor, slices)
         except OSError as error:
             raise _storage_failure(error) from error
         if not self._scan.done:
-            self._scan.feed(data)
+            for data in slices:
+                self._scan.feed(data)
 
     def finish(self) -> Any:
         try:
             if self._descriptor < 0:
-                self._open(b"")
+                self._open([])
             final = self.final_path()
             descriptor, self._descriptor = self._descriptor, -1
             filed = self._files.file(descriptor, self._partial, final)
@@ -266,7 +270,7 @@ class InstanceSink:
             raise _storage_failure(failure.value) from failure.value
         return failure
 
-    def _open(self, data: bytes | memoryview) -> None:
+    def _open(self, slices: list[bytes | memoryview]) -> None:
         request = self._request
         header = part10_header(
             request.sop_class_uid,
@@ -276,9 +280,7 @@ class InstanceSink:
         )
         self._partial = self._files.partial_path()
         self._descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        written = os.writev(self._descriptor, (header, data))
-        if written < len(header) + len(data):
-            _write_all(self._descriptor, memoryview(header + bytes(data))[written:])
+        _write_all(self._descriptor, [header, *slices])
 
     def final_path(self) -> str:
         """Where the instance will lie. Raises `StatusError` 0xA900 for one without a place."""
@@ -307,11 +309,14 @@ class InstanceSink:
                 _log.warn("{path}: cannot be removed: {error}", path=partial, error=error)
 
 
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    written = os.write(descriptor, data)
-    while written < len(data):
-        data = memoryview(data)[written:]
-        written = os.write(descriptor, data)
+def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
+    if len(pieces) > _MOST_PIECES:
+        pieces = [b"".join(pieces)]
+    written = os.writev(descriptor, pieces)
+    if written < sum(map(len, pieces)):
+        left = memoryview(b"".join(pieces))[written:]
+        while left:
+            left = left[os.write(descriptor, left) :]
 
 
 def _storage_failure(error: OSError) -> StatusError:

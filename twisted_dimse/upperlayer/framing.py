@@ -27,6 +27,8 @@ _SMALL = 512  # octets that cost less to copy than to keep a view of
 _PDU_HEADER = struct.Struct(">BxI")
 _PDV_HEADER = struct.Struct(">IBB")
 _PDU_AND_PDV_HEADER = struct.Struct(">BxIIBB")
+# Of a value's message control header: whether it is of a command, and whether it is the last.
+_CONTROL = ((False, False), (True, False), (False, True), (True, True))
 
 
 class Fragment(NamedTuple):
@@ -107,10 +109,21 @@ class Framer:
         view = memoryview(data)
         offset, end = 0, len(data)
         while offset < end:
-            if self._value_left:
-                offset = self._value(view, offset, end, parts)
-            elif end - offset > 12 and not (self._pdu_left or self._body_left):
+            if end - offset > 12 and not (self._value_left or self._pdu_left or self._body_left):
                 offset = self._both_headers(view, offset)
+            if left := self._value_left:
+                # In line: this is what a data set mostly is.
+                is_command, is_last = _CONTROL[self._control & 3]
+                stop = offset + left
+                if stop > end:
+                    self._value_left = stop - end
+                    parts.append(
+                        Fragment(self._context_id, is_command, False, view[offset:], False)
+                    )
+                    return
+                self._value_left = 0
+                parts.append(Fragment(self._context_id, is_command, is_last, view[offset:stop]))
+                offset = stop
             elif self._body_left:
                 offset = self._control_body(view, offset, end, parts)
             elif end - offset < 6:
@@ -121,21 +134,6 @@ class Framer:
                 offset = self._value_header(view, offset, parts)
             else:
                 offset = self._pdu_header(view, offset)
-
-    def _value(
-        self, view: memoryview, offset: int, end: int, parts: list[Fragment | pdu.PDU]
-    ) -> int:
-        left, control = self._value_left, self._control
-        stop = offset + left
-        if stop > end:
-            self._value_left = stop - end
-            parts.append(Fragment(self._context_id, bool(control & 1), False, view[offset:], False))
-            return end
-        self._value_left = 0
-        parts.append(
-            Fragment(self._context_id, bool(control & 1), bool(control & 2), view[offset:stop])
-        )
-        return stop
 
     def _both_headers(self, view: memoryview, offset: int) -> int:
         """The headers of a P-DATA-TF with a single value, which most are, at one stroke."""

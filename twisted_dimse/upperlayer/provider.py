@@ -191,12 +191,7 @@ class Provider:
         except ProtocolViolation as error:
             violation = error
             parts = error.parts  # type: ignore[attr-defined]
-        if (
-            violation is None
-            and self.state is State.Sta6
-            and len(parts) == 1
-            and type(parts[0]) is Fragment
-        ):
+        if violation is None and self.state is State.Sta6 and all(map(_is_fragment, parts)):
             return parts  # type: ignore[return-value]
         events: list[ProviderEvent] = []
         for part in parts:
@@ -310,6 +305,10 @@ class Provider:
         self._out.append(pdu.Abort(2, reason).encode())
         indication = AbortIndication(2, reason, by_us=True, violation=why)
         return [indication, Order.START_ARTIM]
+
+
+def _is_fragment(part: Fragment | pdu.PDU) -> bool:
+    return type(part) is Fragment
 
 
 _UNEXPECTED = "a PDU that has no place in this state of the association"
