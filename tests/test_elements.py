@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence
 from strategies import cuts, damaged
 
-from twisted_dimse.datastream import encode_dataset
+from twisted_dimse.datastream import decode_dataset, encode_dataset
 from twisted_dimse.elements import (
     MAX_INFLATED,
     MAX_VALUE,
@@ -105,6 +105,53 @@ def test_even_octet_by_octet(syntax: str, size: int) -> None:
     data = image.data[:6000]
     whole = outcome(scanned(syntax, [data]))
     assert outcome(scanned(syntax, by(size, data))) == whole
+
+
+# --- sequences
+
+
+def with_sequences(undefined: bool) -> Dataset:
+    dataset = misleading(undefined=undefined)
+    dataset.RequestAttributesSequence = Sequence([item(7, Sequence([item(8)]))])
+    dataset.ConceptNameCodeSequence = Sequence([])
+    dataset.ContentSequence = Sequence([item(9)])
+    dataset.PixelData = bytes(100)
+    dataset["PixelData"].VR = "OW"
+    for tag in SEQUENCES:
+        dataset[tag].is_undefined_length = undefined
+    return dataset
+
+
+SEQUENCES = (0x00081115, 0x00400275, 0x0040A043)
+
+
+@pytest.mark.parametrize("undefined", [False, True], ids=["lengths", "delimiters"])
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=corpus.syntax_name)
+def test_sequences_are_found_whole_wherever_they_are_cut(syntax: str, undefined: bool) -> None:
+    dataset = with_sequences(undefined)
+    data = encode_dataset(dataset, syntax)
+    plain = EXPLICIT if syntax == DEFLATED else syntax
+    for size in (1, 7, 100, 70_000, len(data)):
+        scan = ElementScan(syntax, WANTED, SEQUENCES)
+        for part in by(size, data):
+            scan.feed(memoryview(part))
+        assert scan.text(PATIENT_ID) == "7"
+        assert not scan.broken
+        for tag in SEQUENCES:
+            assert decode_dataset(scan.found[tag], plain)[tag] == dataset[tag]
+
+
+@pytest.mark.parametrize("undefined", [False, True], ids=["lengths", "delimiters"])
+def test_a_sequence_that_is_too_long_is_passed_over(undefined: bool) -> None:
+    dataset = with_sequences(undefined)
+    dataset.RequestAttributesSequence[0].add_new(0x00091001, "UN", bytes(MAX_VALUE))
+    data = encode_dataset(dataset, EXPLICIT)
+    for size in (1000, len(data)):
+        scan = ElementScan(EXPLICIT, WANTED, SEQUENCES)
+        for part in by(size, data):
+            scan.feed(part)
+            assert len(scan._octets) <= MAX_VALUE
+        assert set(scan.found) == {*WANTED, 0x00081115, 0x0040A043} - {MODALITY}
 
 
 # --- data sets built to mislead

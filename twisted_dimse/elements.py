@@ -1,10 +1,10 @@
 """A scan over the elements of an encoded data set (PS3.5 7), as its octets arrive.
 
-It finds the values of a few top-level attributes without parsing the data set: lengths are
-followed, nested items skipped, in Implicit VR Little Endian, Explicit VR Little Endian, Explicit
-VR Big Endian, and the deflated syntax. Only an element that straddles two slices is kept, and
-only up to `MAX_VALUE` octets of a value that is wanted. Of a deflated data set the first
-`MAX_INFLATED` octets are looked at.
+It finds the values of a few top-level attributes, and sequences as a whole, without parsing the
+data set: lengths are followed, nested items skipped, in Implicit VR Little Endian, Explicit VR
+Little Endian, Explicit VR Big Endian, and the deflated syntax. Only an element that straddles two
+slices is kept, and only up to `MAX_VALUE` octets of a value or a sequence that is wanted. Of a
+deflated data set the first `MAX_INFLATED` octets are looked at.
 
     scan = ElementScan("1.2.840.10008.1.2.1", {0x0020000D, 0x0020000E})
     scan.feed(slice)                    # until scan.done
@@ -48,16 +48,23 @@ _MAX_DEPTH = 256
 class ElementScan:
     """Looks for the top-level attributes ``wanted`` (tags as ``int``) in one data set.
 
-    `done` is true once all are found, at the pixel data, or where the data cannot be followed.
-    `started` tells that something sensible was found at all.
+    Of ``sequences`` it finds the whole element, with its tag, VR and length, and passes over those
+    that are longer than `MAX_VALUE`. `done` is true once all are found, at the pixel data, or where
+    the data cannot be followed. `started` tells that something sensible was found at all.
     """
 
-    def __init__(self, transfer_syntax: str, wanted: Iterable[int]) -> None:
+    def __init__(
+        self, transfer_syntax: str, wanted: Iterable[int], sequences: Iterable[int] = ()
+    ) -> None:
         self.found: dict[int, bytes] = {}
         self.done = False
         self.broken = False
         self._wanted = frozenset(wanted)
-        self._left = len(self._wanted)
+        self._sequences = frozenset(sequences)
+        self._left = len(self._wanted) + len(self._sequences)
+        # A sequence of undefined length that is wanted and open: its tag, 0 for none, and octets.
+        self._sequence = 0
+        self._octets = bytearray()
         self._pending = b""
         self._skip = 0
         # Open items and sequences of undefined length; True for those of implicit VR (UN).
@@ -84,6 +91,8 @@ class ElementScan:
             self._feed_deflated(data)
             return
         size = len(data)
+        if self._skip and self._sequence:
+            self._keep(data[: self._skip])
         if self._skip >= size:
             self._skip -= size
             return
@@ -117,6 +126,7 @@ class ElementScan:
 
     def _scan(self, data: bytes | memoryview) -> None:
         offset, end = 0, len(data)
+        begin = 0  # of what belongs to the sequence that is kept
         if not (self._implicit or self._depth):
             offset = self._pass_short(data)
         while end - offset >= _SHORTEST_HEADER and not self.done:
@@ -127,9 +137,13 @@ class ElementScan:
             if group == _DELIMITER_GROUP:
                 self._delimiter(tag, length)
                 offset = value if length == _UNDEFINED else value + length
+                if self._sequence and not self._depth:
+                    self._end_sequence(data[begin:offset])
             elif group >= _PIXEL_DATA_GROUP and not self._depth:
                 self.done = True
             elif length == _UNDEFINED:
+                if tag in self._sequences and not self._depth:
+                    self._sequence, begin = tag, offset
                 self._enter(vr == b"" or vr == b"UN")
                 offset = value
             elif tag in self._wanted and not self._depth:
@@ -137,8 +151,15 @@ class ElementScan:
                     break
                 self._take(tag, data[value : value + length], length)
                 offset = value + length
+            elif tag in self._sequences and not self._depth and length <= MAX_VALUE:
+                if value + length > end:
+                    break
+                self._note(tag, data[offset : value + length])
+                offset = value + length
             else:
                 offset = value + length
+        if self._sequence:
+            self._keep(data[begin:offset])
         if offset >= end:
             self._skip = offset - end
         elif not self.done:
@@ -195,10 +216,28 @@ class ElementScan:
         if length > MAX_VALUE:
             self._give_up()
             return
+        self._note(tag, value)
+
+    def _note(self, tag: int, octets: bytes | bytearray | memoryview) -> None:
         if tag not in self.found:
             self._left -= 1
-        self.found[tag] = bytes(value)
+        self.found[tag] = bytes(octets)
         self.done = not self._left
+
+    def _keep(self, octets: bytes | memoryview) -> None:
+        """More of the sequence that is open; one that becomes too long is wanted no more."""
+        if len(self._octets) + len(octets) > MAX_VALUE:
+            self._sequence = 0
+            self._octets.clear()
+        else:
+            self._octets += octets
+
+    def _end_sequence(self, octets: bytes | memoryview) -> None:
+        self._keep(octets)
+        if self._sequence:
+            self._note(self._sequence, self._octets)
+            self._sequence = 0
+            self._octets.clear()
 
     def _enter(self, implicit: bool) -> None:
         if len(self._depth) >= _MAX_DEPTH:

@@ -18,7 +18,7 @@ import raw
 from memory import CT, EXPLICIT, World, outcome
 
 from twisted_dimse import STUDY_ROOT, Handler
-from twisted_dimse.archive import handler, index, indexer
+from twisted_dimse.archive import handler, index, indexer, reading
 from twisted_dimse.archive.handler import Archive, ArchiveHandler
 from twisted_dimse.datastream import BytesSource
 
@@ -28,7 +28,7 @@ CONTEXTS = [(CT, [EXPLICIT]), STUDY_ROOT.find, STUDY_ROOT.get]
 def threads_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the archives made from now on do what they do in threads in turns of a world, and not
     wait for the disk with SQLite."""
-    for module in (handler, indexer):
+    for module in (handler, indexer, reading):
         monkeypatch.setattr(module, "ThreadPool", lambda *_: world.clock)
     real = index._set_up_sqlite
 

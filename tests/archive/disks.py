@@ -87,6 +87,14 @@ class Disk:
             return replaced
 
         monkeypatch.setattr(Index, "add", add)
+        real_open = Index.open
+
+        def opened(*args: Any, **more: Any) -> Index:
+            index = real_open(*args, **more)
+            self._note_index()
+            return index
+
+        monkeypatch.setattr(Index, "open", opened)
 
     def worst(self) -> Tree:
         """All that was not synced is lost."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from archives import archive_in, asking, found, image, threads_of
+from archives import asking, found, image, threads_of
 from memory import World
 
 from twisted_dimse.archive import index
@@ -55,6 +55,7 @@ def archive_of(folder: Path, studies: int, left_over: int) -> None:
             for number in range(20)
         )
         archive.journal.append(paths, durably=False)
+        archive.index.reading = None  # as if it had been there before the files
 
 
 def file_in(folder: Path, uid: str) -> str:
@@ -147,17 +148,3 @@ def test_and_as_much_more_as_a_crash_left_over(
     assert few.calls > none.calls
     assert many.calls - none.calls <= 10 * (few.calls - none.calls)
     assert many.steps - none.steps <= 12 * (few.steps - none.steps)
-
-
-def test_a_new_index_beside_instances_says_how_they_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "archive"
-    archive_of(folder, 1, 0)
-    for file in folder.glob("index.sqlite*"):
-        file.unlink()
-    with World() as world:
-        threads_of(world, monkeypatch)
-        for lines in (1, 1):  # said once: then the index is not new
-            with archive_in(world, folder):
-                assert len(world.lines("dimse archive verify --directory")) == lines

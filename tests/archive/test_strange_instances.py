@@ -160,3 +160,31 @@ def test_text_in_no_known_character_set_is_kept_and_found(archive: Server, term:
     assert image.SOPInstanceUID == instance.uid
     assert len(find(archive, instance, "roe*")) == 1  # the image alone
     assert got(archive, instance) == [instance.data]
+
+
+BROKEN_SEQUENCES = {
+    "cut": bytes.fromhex("feff00e0 ff000000") + b"1234",
+    "no-items": b"\xff" * 40,
+    "deep": bytes.fromhex("feff00e0 ffffffff 40007502 53510000 ffffffff") * 3000,
+    "number-of-odd-length": bytes.fromhex("feff00e0 0b000000 28001000 55530300") + b"abc",
+}
+
+
+@pytest.mark.parametrize("value", BROKEN_SEQUENCES.values(), ids=BROKEN_SEQUENCES)
+def test_a_broken_sequence_is_kept_and_hinders_no_query(archive: Server, value: bytes) -> None:
+    instance = Instance()
+    header = struct.pack("<HH2sHI", 0x0040, 0x0275, b"SQ", 0, len(value))
+    instance.elements["sequence"] = header + value + b"\0" * (len(value) & 1)
+    assert store(archive, instance).status == 0
+    keys = Dataset()
+    keys.QueryRetrieveLevel, keys.StudyInstanceUID = "SERIES", instance.study
+    keys.SeriesInstanceUID, item = "", Dataset()
+    item.ScheduledProcedureStepID, item.Rows = "1", 7
+    keys.RequestAttributesSequence = [item]
+    node = AE()
+    node.add_requested_context(FIND)
+    association = node.associate("127.0.0.1", archive.port)
+    answers = list(association.send_c_find(keys, FIND))
+    association.release()
+    assert [status.Status for status, _ in answers] == [0xFF00, 0]  # nothing is known of it
+    assert got(archive, instance) == [instance.data]

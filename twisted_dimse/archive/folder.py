@@ -40,6 +40,7 @@ class ArchiveFolder:
         self.instances = os.path.join(self.directory, "instances")
         self.part = part
         self.naming = threading.Lock()  # held while a file gets its name, or loses it
+        self._indexing = threading.Lock()
         self._lock = -1
         try:
             os.makedirs(self.instances, exist_ok=True)
@@ -57,7 +58,7 @@ class ArchiveFolder:
             raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
         url = database or f"sqlite:///{os.path.join(self.directory, 'index.sqlite')}"
         try:
-            self.index = Index.open(url)
+            self.index = Index.open(url, files_are_there=bool(os.listdir(self.instances)))
         except IndexUnusable as error:
             self.close()
             where = f"--directory {directory}: the index"
@@ -71,8 +72,13 @@ class ArchiveFolder:
 
     @contextmanager
     def indexing(self) -> Iterator[None]:
-        """Among several processes, one at a time adds to the index. Blocks; not for the reactor's
-        thread."""
+        """One at a time adds to the index, among threads and among processes. Blocks; not for the
+        reactor's thread."""
+        with self._indexing, self._indexing_here():
+            yield
+
+    @contextmanager
+    def _indexing_here(self) -> Iterator[None]:
         if self.part is None:
             yield
             return

@@ -27,8 +27,9 @@ from twisted_dimse.archive import matching
 from twisted_dimse.archive.duplicates import Duplicates
 from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
 from twisted_dimse.archive.header import KEPT, Level
-from twisted_dimse.archive.indexer import Indexer
+from twisted_dimse.archive.indexer import Indexer, in_one_line
 from twisted_dimse.archive.part import Part
+from twisted_dimse.archive.reading import Reader
 from twisted_dimse.datastream import FileSource, Sink, decode_dataset
 from twisted_dimse.dimse.status import (
     CANNOT_CALCULATE_MATCHES,
@@ -103,23 +104,22 @@ class Archive:
             raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
         self.index = self._folder.index
         self.indexer = Indexer(self._folder, reactor)
+        self._reader = Reader(self._folder, reactor)
         self._readers = ThreadPool(0, 4, "queries")
         self._durably = self.files.durability == "sync"
 
     def start(self) -> int:
         """Begin to work; the number of instances that a crash left to be indexed."""
         self._readers.start()
-        if self.index.is_new and os.listdir(self._folder.instances):
-            _log.warn(
-                "the index is new, and there are instances that it does not know: to have them"
-                " found, stop the server and run: dimse archive verify --directory {directory}",
-                directory=self._folder.directory,
-            )
-        return self.indexer.start()
+        left = self.indexer.start()
+        if self._folder.part is None or self._folder.part.number == 1:
+            self._reader.start()
+        return left
 
     def close(self) -> Deferred[None]:
         """Index what is left and let go of everything."""
-        done = self.indexer.stop()
+        done = self._reader.stop()
+        done.addBoth(lambda _: self.indexer.stop())
         done.addBoth(self._closed)
         return done
 
@@ -291,8 +291,7 @@ _COMPUTED_VRS = {
 def _out_of_resources(failure: Failure) -> Failure:
     """The database is gone, locked or full: one line for the log, and a status for the peer."""
     failure.trap(sa.exc.SQLAlchemyError, OSError)
-    text = " ".join(str(getattr(failure.value, "orig", None) or failure.value).split())
-    _log.error("the index cannot be used now: {text}", text=text)
+    _log.error("the index cannot be used now: {text}", text=in_one_line(failure.value))
     return Failure(StatusError(OUT_OF_RESOURCES, "the index cannot be used now"))
 
 

@@ -14,11 +14,21 @@ from __future__ import annotations
 import functools
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from twisted_dimse.datastream import FileSource
+from pydicom import Dataset
+
+from twisted_dimse.datastream import FileSource, decode_dataset
 from twisted_dimse.elements import ElementScan
+from twisted_dimse.services.values import items, tags_of, texts
+from twisted_dimse.transcoding import encode_values
+from twisted_dimse.uids import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 PATIENT_ID, PATIENT_NAME = 0x00100020, 0x00100010
@@ -37,8 +47,8 @@ class Level(StrEnum):
     IMAGE = "IMAGE"
 
 
-# The attributes that are kept of each level: its keys in PS3.4 C.6.1.1 and C.6.2.1, but for
-# sequences and for those that are worked out when they are asked for.
+# The attributes that are kept of each level: its keys in PS3.4 C.6.1.1 and C.6.2.1, but for those
+# that are worked out when they are asked for.
 KEPT: dict[Level, tuple[int, ...]] = {
     Level.PATIENT: (
         PATIENT_NAME,
@@ -50,6 +60,8 @@ KEPT: dict[Level, tuple[int, ...]] = {
         0x00101001,  # Other Patient Names
         0x00102160,  # Ethnic Group
         0x00104000,  # Patient Comments
+        0x00081120,  # Referenced Patient Sequence
+        0x00101002,  # Other Patient IDs Sequence
     ),
     Level.STUDY: (
         STUDY_DATE,
@@ -67,6 +79,8 @@ KEPT: dict[Level, tuple[int, ...]] = {
         STUDY_UID,
         0x00200010,  # Study ID
         0x00201070,  # Other Study Numbers
+        0x00081032,  # Procedure Code Sequence
+        0x00081110,  # Referenced Study Sequence
     ),
     Level.SERIES: (
         0x00080021,  # Series Date
@@ -85,6 +99,7 @@ KEPT: dict[Level, tuple[int, ...]] = {
         0x00200060,  # Laterality
         0x00400244,  # Performed Procedure Step Start Date
         0x00400245,  # Performed Procedure Step Start Time
+        0x00400275,  # Request Attributes Sequence
     ),
     Level.IMAGE: (
         0x00080008,  # Image Type
@@ -102,13 +117,23 @@ KEPT: dict[Level, tuple[int, ...]] = {
         0x00280011,  # Columns
         0x00280100,  # Bits Allocated
         0x00400512,  # Container Identifier
+        0x0040A043,  # Concept Name Code Sequence
+        0x0040A504,  # Content Template Sequence
+        0x00400560,  # Specimen Description Sequence
     ),
 }
+_SEQUENCES = frozenset(
+    (
+        0x00081032, 0x00081110, 0x00081120, 0x00101002,
+        0x00400275, 0x00400560, 0x0040A043, 0x0040A504,
+    )
+)  # fmt: skip
 _WANTED = frozenset(
     (SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET, *(tag for tags in KEPT.values() for tag in tags))
-)
+).difference(_SEQUENCES)
 _BINARY = frozenset((0x00280010, 0x00280011, 0x00280100))  # US, in the file's byte order
 _ELEMENT = struct.Struct("<HH2sH")
+_NO_ITEMS = struct.calcsize("<HH2sHI")  # octets of a sequence without items
 _PIECE = 1 << 16
 _MOST = 1 << 24  # octets looked at, for a file in which no pixel data comes
 
@@ -125,8 +150,8 @@ def inode_of(status: os.stat_result) -> int:
 @dataclass(frozen=True, slots=True)
 class InstanceHeader:
     """One file's place in the index. `offset` is where its data set begins, `size` how long it
-    is; `values` has the kept elements by tag, as they are encoded. `inode` tells the file from a
-    newer one of the same name."""
+    is; `values` has the kept elements by tag, as they are encoded: of a sequence the element, of
+    others the value. `inode` tells the file from a newer one of the same name."""
 
     path: str
     sop_class_uid: str
@@ -144,7 +169,7 @@ class InstanceHeader:
             source = FileSource.of(path)
         except ValueError as error:
             raise Unindexable(str(error)) from error
-        scan = ElementScan(source.transfer_syntax, _WANTED)
+        scan = ElementScan(source.transfer_syntax, _WANTED, _SEQUENCES)
         with source.open() as file:
             inode = inode_of(os.fstat(file.fileno()))
             left = _MOST
@@ -182,16 +207,39 @@ class InstanceHeader:
         parts = []
         for tag in (SPECIFIC_CHARACTER_SET, *KEPT[level], TIMEZONE_OFFSET):
             value = self.values.get(tag)
-            if value and len(value) < 0xFFFE and tag not in _BINARY:
-                parts.append((tag, value))
+            if tag in _SEQUENCES:
+                if value:
+                    parts.append((tag, self._sequence(tag, value)))
+            elif value and len(value) < 0xFFFE and tag not in _BINARY:
+                parts.append((tag, _element(tag, value)))
             elif tag in _BINARY and value and len(value) == 2:
-                parts.append((tag, self._little_endian(value)))
-        return b"".join(_element(tag, value) for tag, value in sorted(parts))
+                parts.append((tag, _element(tag, self._little_endian(value))))
+        return b"".join(element for _, element in sorted(parts))
+
+    def _sequence(self, tag: int, element: bytes) -> bytes:
+        """A sequence in Explicit VR Little Endian; nothing where it has no items, or where queries
+        could not read one of them."""
+        syntax = self.transfer_syntax
+        if syntax not in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN):
+            syntax = EXPLICIT_VR_LITTLE_ENDIAN
+        try:
+            dataset = decode_dataset(element, syntax)
+            _read_all(items(dataset, tag))
+            encoded = encode_values(dataset, EXPLICIT_VR_LITTLE_ENDIAN)
+        except Exception:  # of whatever pydicom makes of it
+            return b""
+        return encoded if len(encoded) > _NO_ITEMS else b""
 
     def _little_endian(self, value: bytes) -> bytes:
-        from twisted_dimse.uids import EXPLICIT_VR_BIG_ENDIAN
-
         return value[::-1] if self.transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else value
+
+
+def _read_all(some: Iterable[Dataset]) -> None:
+    """Read all values, of items in items too; raises whatever that raises."""
+    for item in some:
+        for tag in tags_of(item):
+            texts(item, tag)
+            _read_all(items(item, tag))
 
 
 def _element(tag: int, value: bytes) -> bytes:

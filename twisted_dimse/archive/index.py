@@ -35,6 +35,7 @@ from twisted_dimse.services.values import texts
 from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 _ISSUER = 0x00100021
+_READING = "reading"  # of the table `info`
 _MANY = 500  # values in one IN
 _LONGEST = 500  # characters of a column that is searched
 _BUSY_TIMEOUT = 10_000  # milliseconds that SQLite waits for another writer
@@ -56,18 +57,18 @@ class Index:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.is_new = False  # whether `open` made its tables
 
     @classmethod
-    def open(cls, url: str) -> Index:
-        """Open or create the database. Raises `IndexUnusable`."""
+    def open(cls, url: str, *, files_are_there: bool = False) -> Index:
+        """Open or create the database. A new one is `reading` where ``files_are_there``. Raises
+        `IndexUnusable`."""
         try:
             # What lay idle while the server behind it was started anew is noticed and replaced.
             engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
             if engine.dialect.name == "sqlite":
                 sa.event.listen(engine, "connect", _set_up_sqlite)
             index = cls(engine)
-            index._check_version()
+            index._check_version(files_are_there)
             if engine.dialect.name == "sqlite":
                 _watch_file(engine)
         except IndexUnusable:
@@ -80,7 +81,7 @@ class Index:
     def close(self) -> None:
         self._engine.dispose()
 
-    def _check_version(self) -> None:
+    def _check_version(self, files_are_there: bool) -> None:
         """Make the tables, or bring those of an older version up to date, all or nothing."""
         with self._engine.begin() as connection:
             if connection.dialect.name == "sqlite":
@@ -88,9 +89,10 @@ class Index:
             table = schema.info
             if not sa.inspect(connection).has_table(table.name):
                 schema.metadata.create_all(connection)
-                row = {"key": "version", "value": str(schema.VERSION)}
-                connection.execute(table.insert(), [row])
-                self.is_new = True
+                rows = [{"key": "version", "value": str(schema.VERSION)}]
+                if files_are_there:
+                    rows.append({"key": _READING, "value": ""})
+                connection.execute(table.insert(), rows)
                 return
             is_version = table.c.key == "version"
             found = int(connection.scalar(sa.select(table.c.value).where(is_version)) or 0)
@@ -133,6 +135,22 @@ class Index:
         replaced = (*elsewhere, *(Replaced(header.path, header.inode) for header in headers))
         return [one for one in replaced if one.path not in kept]
 
+    def renew(self, headers: Iterable[InstanceHeader]) -> None:
+        """Index files that were there before: as `add` does, but an instance that is known to lie
+        elsewhere stays there, and the rows above get what they have of these."""
+        headers = list(headers)
+        known = self.held([header.sop_instance_uid for header in headers])
+        here = {
+            header.sop_instance_uid: header
+            for header in headers
+            if known.get(header.sop_instance_uid, ("", header.path))[1] == header.path
+        }
+        self.add(here.values())
+        with self._engine.begin() as connection:
+            patients = _renew(connection, schema.patients, "key", _patient_rows(here))
+            studies = _renew(connection, schema.studies, "uid", _study_rows(here, patients))
+            _renew(connection, schema.series, "uid", _series_rows(here, studies))
+
     def remove(self, paths: Sequence[str]) -> None:
         """Take the instances at ``paths`` out, and what is empty without them."""
         with self._engine.begin() as connection:
@@ -141,6 +159,24 @@ class Index:
                     schema.instances.delete().where(schema.instances.c.path.in_(part))
                 )
             _remove_empty(connection, sa.true())
+
+    # --- files that are still to be read
+
+    @property
+    def reading(self) -> str | None:
+        """The study up to which the files that were there before this index, or before its
+        version, are read; None where they all are."""
+        info = schema.info.c
+        rows = self.fetch(sa.select(info.value).where(info.key == _READING))
+        return str(rows[0][0]) if rows else None
+
+    @reading.setter
+    def reading(self, study: str | None) -> None:
+        table = schema.info
+        with self._engine.begin() as connection:
+            connection.execute(table.delete().where(table.c.key == _READING))
+            if study is not None:
+                connection.execute(table.insert(), [{"key": _READING, "value": study}])
 
     # --- storage commitment reports
 
@@ -258,6 +294,16 @@ def _insert_missing(
         connection.execute(table.insert(), missing)
         identifiers = known()
     return identifiers
+
+
+def _renew(
+    connection: Connection, table: sa.Table, key: str, rows: dict[str, dict[str, Any]]
+) -> dict[str, int]:
+    """Give the rows, which are there, what is new of them but for the row above; the IDs of all."""
+    for name, row in rows.items():
+        new = {column: value for column, value in row.items() if not table.c[column].foreign_keys}
+        connection.execute(table.update().where(table.c[key] == name).values(new))
+    return _insert_missing(connection, table, key, rows)
 
 
 def _patient_rows(headers: dict[str, InstanceHeader]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ asks to be `up_to_date`, which fires when all that was acknowledged before it ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -112,25 +112,12 @@ class Indexer:
     def _add(self, batch: list[str], indexed: int) -> None:
         """In the thread: read headers, add rows, forget the journal."""
         with self._folder.indexing():  # headers too, for another may replace a file meanwhile
-            for replaced in self._add_rows(list(self._headers(batch))):
+            for replaced in self._add_rows(list(headers_of(self._folder, batch))):
                 self._remove(replaced)
         try:
             self._journal.forget(indexed)
         except OSError as error:
             _log.warn("the journal grows, it cannot be removed: {error}", error=error)
-
-    def _headers(self, batch: list[str]) -> Iterator[InstanceHeader]:
-        for path in batch:
-            try:
-                yield replace(InstanceHeader.read(self._folder.absolute(path)), path=path)
-            except FileNotFoundError:
-                continue  # replaced or deleted meanwhile
-            except OSError:
-                raise
-            except Unindexable as error:
-                _log.warn("not indexed: {error}", error=error)
-            except Exception as error:
-                _say_not_indexed(path, error)
 
     def _add_rows(self, headers: list[InstanceHeader]) -> list[Replaced]:
         """Add rows for all that can have one: one instance must not keep others from being found.
@@ -171,11 +158,10 @@ class Indexer:
         self._waiting[:0] = batch
         if not self._failing:
             self._failing = True
-            text = " ".join(str(getattr(failure.value, "orig", None) or failure.value).split())
             _log.error(
                 "indexing failed, and is tried again every {seconds:g} s: {text}",
                 seconds=_RETRY,
-                text=text,
+                text=in_one_line(failure.value),
             )
         askers, self._askers = self._askers, []
         for asked in askers:
@@ -192,6 +178,26 @@ class Indexer:
         self._index.close()
 
 
+def headers_of(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[InstanceHeader]:
+    """The headers of those files that are there and can be indexed. Raises `OSError`."""
+    for path in paths:
+        try:
+            yield replace(InstanceHeader.read(folder.absolute(path)), path=path)
+        except FileNotFoundError:
+            continue  # replaced or deleted meanwhile
+        except OSError:
+            raise
+        except Unindexable as error:
+            _log.warn("not indexed: {error}", error=error)
+        except Exception as error:
+            _say_not_indexed(path, error)
+
+
+def in_one_line(error: object) -> str:
+    """What a database, or another, says is wrong."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
 def _is_of_the_database(error: Exception) -> bool:
     """Whether it is the database that fails, or the disk, and not the values of an instance."""
     state = str(getattr(getattr(error, "orig", None), "sqlstate", ""))
@@ -201,7 +207,9 @@ def _is_of_the_database(error: Exception) -> bool:
 
 
 def _say_not_indexed(path: str, error: Exception) -> None:
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
     _log.error(
-        "not indexed: {path}: {kind}: {text}", path=path, kind=type(error).__name__, text=text
+        "not indexed: {path}: {kind}: {text}",
+        path=path,
+        kind=type(error).__name__,
+        text=in_one_line(error),
     )

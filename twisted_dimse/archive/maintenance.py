@@ -44,6 +44,8 @@ def verify(folder: ArchiveFolder) -> Iterator[Finding]:
     out. A file that is damaged, or no instance, is reported and left alone.
     """
     known = dict(_known(folder))
+    anew = folder.index.reading is not None
+    index = folder.index.renew if anew else folder.index.add
     unindexed: list[InstanceHeader] = []
     for path in expand_paths([folder.instances]):
         relative = folder.relative(path)
@@ -54,21 +56,23 @@ def verify(folder: ArchiveFolder) -> Iterator[Finding]:
             yield Finding(relative, f"cannot be read: {error}")
             continue
         found = (header.sop_instance_uid, header.offset, header.size)
+        if expected != found or anew:
+            unindexed.append(header)
+        if len(unindexed) >= _BATCH:
+            index(unindexed)
+            unindexed = []
         if expected == found:
             yield Finding(relative)
             continue
         problem = "not in the index" if expected is None else "not as the index has it"
-        unindexed.append(header)
         yield Finding(relative, problem, mended=True)
-        if len(unindexed) >= _BATCH:
-            folder.index.add(unindexed)
-            unindexed = []
-    folder.index.add(unindexed)
+    index(unindexed)
     gone = list(known)
     folder.index.remove(gone)
     for relative in gone:
         yield Finding(relative, "in the index, but there is no file", mended=True)
     folder.journal.forget_all()  # every file was looked at
+    folder.index.reading = None
 
 
 def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Finding]:

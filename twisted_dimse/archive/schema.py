@@ -23,13 +23,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
-VERSION = 2
+VERSION = 3
 
 # What brings a database of the version before to a version. `Index.open` runs those that are
 # missing, in one transaction; a new database has it all from the tables below.
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: lambda connection: _run(
         connection, "ALTER TABLE instances ADD COLUMN inode BIGINT NOT NULL DEFAULT 0"
+    ),
+    # Sequences are kept from here on.
+    3: lambda connection: _run(
+        connection, "INSERT INTO info (key, value) VALUES ('reading', '') ON CONFLICT DO NOTHING"
     ),
 }
 
@@ -39,6 +43,8 @@ _ID = BigInteger().with_variant(Integer, "sqlite")
 _TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 _UID = String(64).with_variant(String(64, collation="C"), "postgresql")
 
+# "version", and with "reading" the study up to which all files were read, while files are there
+# that are still to be read for the index.
 info = Table(
     "info",
     metadata,

@@ -1,0 +1,199 @@
+"""Files that were there before the index are read for it, without anybody asking."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from archives import archive_in, asking, found, image, retrieved, stored, threads_of
+from memory import CT, EXPLICIT, World
+from pydicom import Dataset
+
+from twisted_dimse import STUDY_ROOT
+from twisted_dimse.archive import reading, schema
+from twisted_dimse.archive.folder import ArchiveFolder
+from twisted_dimse.archive.header import InstanceHeader
+from twisted_dimse.archive.index import Index
+from twisted_dimse.archive.maintenance import verify
+from twisted_dimse.datastream import BytesSource, encode_dataset, part10_header
+
+UIDS = {f"1.2.9.{number}": f"1.2.{number}" for number in range(1, 7)}  # instances and studies
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with World() as world:
+        threads_of(world, monkeypatch)
+        yield world
+
+
+@pytest.fixture
+def folder(world: World, tmp_path: Path) -> Path:
+    """An archive with an instance in each of six studies."""
+    folder = tmp_path / "archive"
+    with archive_in(world, folder) as archive:
+        sources = (image(uid, study=study, series=f"{study}.4") for uid, study in UIDS.items())
+        assert stored(world, asking(world, archive), *sources) == [0] * 6
+        world.end()
+    return folder
+
+
+def lose_index(folder: Path) -> None:
+    for file in folder.glob("index.sqlite*"):
+        file.unlink()
+
+
+def found_after_a_start(world: World, folder: Path) -> set[str]:
+    with archive_in(world, folder) as archive:
+        world.run()
+        uids = found(world, asking(world, archive))
+        world.end()
+    return uids
+
+
+def test_an_index_that_was_lost_is_made_again_and_said_once(world: World, folder: Path) -> None:
+    assert world.lines("the index is made") == []
+    lose_index(folder)
+    for _ in range(2):
+        assert found_after_a_start(world, folder) == set(UIDS)
+        assert len(world.lines("the index is made from the files")) == 1
+        assert len(world.lines("the index is made: 6 files were read")) == 1
+
+
+def test_who_stores_and_asks_meanwhile_is_served(world: World, folder: Path) -> None:
+    lose_index(folder)
+    world.clock.threads_held = True
+    with archive_in(world, folder) as archive:
+        requestor = asking(world, archive)
+        result = requestor.store(image("1.2.8"), check=False)
+        world.clock.threads_held = False
+        world.result(result)
+        assert found(world, requestor, ["1.2.8"]) == {"1.2.8"}
+        assert found(world, requestor) == {*UIDS, "1.2.8"}
+        world.end()
+
+
+def test_a_restart_goes_on_where_the_run_before_it_came_to(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    lose_index(folder)
+    monkeypatch.setattr(reading, "_BATCH", 1)
+    real_read, real_renew = InstanceHeader.read, Index.renew
+
+    def counted(path: str) -> InstanceHeader:
+        read.append(Path(path).stem)
+        return real_read(path)
+
+    def stopped(index: Index, headers: Any) -> None:
+        real_renew(index, headers)
+        if len(read) == 4:
+            archive._reader._stopping.set()
+
+    monkeypatch.setattr(InstanceHeader, "read", counted)
+    with archive_in(world, folder) as archive, monkeypatch.context() as patch:
+        patch.setattr(Index, "renew", stopped)
+        world.run()
+        assert len(found(world, asking(world, archive))) == 4
+        world.end()
+    assert found_after_a_start(world, folder) == set(UIDS)
+    assert read == [*sorted(UIDS)[:4], *sorted(UIDS)[3:]]
+
+
+def test_a_database_that_fails_is_asked_again(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_index(folder)
+    real, failures = Index.renew, 2
+
+    def fails(index: Index, headers: Any) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise sa.exc.OperationalError("", {}, Exception("locked"))
+        real(index, headers)
+
+    monkeypatch.setattr(reading, "_RETRY", 0)
+    monkeypatch.setattr(Index, "renew", fails)
+    assert found_after_a_start(world, folder) == set(UIDS)
+    assert len(world.lines("files cannot be read for the index now")) == 1
+
+
+def test_of_two_files_of_one_instance_that_in_the_index_stays(world: World, folder: Path) -> None:
+    """Such as are left where a replaced one could not be removed."""
+    other = image("1.2.9.3", 5000, study="1.2.0", series="1.2.0.1")
+    left = folder / "instances/1.2.0/1.2.0.1/1.2.9.3.dcm"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(part10_header(CT, "1.2.9.3", EXPLICIT) + other.data)
+    with ArchiveFolder(str(folder)) as opened:
+        opened.index.reading = ""
+    with archive_in(world, folder) as archive:
+        world.run()
+        requestor = asking(world, archive)
+        assert found(world, requestor) == set(UIDS)
+        assert list(retrieved(world, requestor, "1.2.3")) == ["1.2.9.3"]
+        assert retrieved(world, requestor, "1.2.0") == {}
+        world.end()
+    assert left.exists()
+
+
+# --- an index of an older version
+
+
+def with_request(uid: str) -> BytesSource:
+    """An instance with a Request Attributes Sequence."""
+    item, dataset, plain = Dataset(), Dataset(), image(uid)
+    item.RequestedProcedureID = "RP7"
+    dataset.RequestAttributesSequence = [item]
+    return BytesSource(CT, uid, EXPLICIT, encode_dataset(dataset, EXPLICIT) + plain.data)
+
+
+def requests(world: World, requestor: Any) -> list[str]:
+    keys = {"RequestAttributesSequence": [{"RequestedProcedureID": ""}]}
+    series = world.result(requestor.find(keys, level="SERIES", model=STUDY_ROOT))
+    return [item.RequestedProcedureID for one in series for item in one.RequestAttributesSequence]
+
+
+def make_older(folder: Path) -> None:
+    """Have the index be of version 2, which kept no sequences."""
+    engine = sa.create_engine(f"sqlite:///{folder}/index.sqlite")
+    with engine.begin() as connection:
+        [header] = connection.scalars(sa.select(schema.series.c.header))
+        at = header.index(struct.pack("<HH2s", 0x0040, 0x0275, b"SQ"))
+        connection.execute(schema.series.update().values(header=header[:at]))
+        connection.execute(schema.info.update().values(value="2"))
+    engine.dispose()
+
+
+@pytest.fixture
+def older(world: World, tmp_path: Path) -> Path:
+    folder = tmp_path / "archive"
+    with archive_in(world, folder) as archive:
+        requestor = asking(world, archive)
+        assert stored(world, requestor, with_request("1.2.9"), with_request("1.2.8")) == [0, 0]
+        assert requests(world, requestor) == ["RP7"]
+        world.end()
+    make_older(folder)
+    return folder
+
+
+def test_an_older_index_gets_what_it_kept_nothing_of(world: World, older: Path) -> None:
+    with archive_in(world, older) as archive:
+        world.run()
+        assert requests(world, asking(world, archive)) == ["RP7"]
+        world.end()
+    assert len(world.lines("the index is made: 2 files were read")) == 1
+
+
+def test_or_by_a_verification(world: World, older: Path) -> None:
+    with ArchiveFolder(str(older)) as folder:
+        assert [finding.problem for finding in verify(folder)] == ["", ""]
+        assert folder.index.reading is None
+    with archive_in(world, older) as archive:
+        assert requests(world, asking(world, archive)) == ["RP7"]
+        world.end()
+    assert world.lines("the index is made") == []

@@ -1,0 +1,102 @@
+"""Files that were there before the index: read behind the responses, until it has them all.
+
+So it is where the database was lost, or is of an older version that kept less of each instance. The
+archive serves meanwhile, and a restart goes on where the last run came to.
+
+    reader = Reader(folder, reactor)
+    reader.start()
+    await reader.stop()
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from twisted_dimse.archive.folder import ArchiveFolder
+from twisted_dimse.archive.indexer import headers_of, in_one_line
+from twisted_dimse.datastream import expand_paths
+
+_BATCH = 200
+_RETRY = 5.0  # seconds until a failed batch is tried again
+
+_log = Logger()
+
+
+class Reader:
+    """Reads what the index of ``folder`` still has to take from its files, as `Index.reading` has
+    it, in a thread of its own."""
+
+    def __init__(self, folder: ArchiveFolder, reactor: Any) -> None:
+        self._folder = folder
+        self._index = folder.index
+        self._reactor = reactor
+        self._pool = ThreadPool(0, 1, "reader")
+        self._stopping = threading.Event()
+        self._running: Deferred[None] = succeed(None)
+        self._failing = False
+
+    def start(self) -> None:
+        """Begin, where there is something to read."""
+        self._pool.start()
+        reading = self._index.reading
+        if reading is None:
+            return
+        _log.info("the index is made from the files that are there: what is not read yet is missed")
+        self._running = deferToThreadPool(self._reactor, self._pool, self._read, reading)
+        self._running.addErrback(
+            lambda failure: _log.failure("not all files were read for the index", failure)
+        )
+
+    def stop(self) -> Deferred[None]:
+        """Fires when no more is read."""
+        self._stopping.set()
+        return self._running.addBoth(lambda _: self._pool.stop())
+
+    def _read(self, reading: str) -> None:
+        """In the thread. Half of the time is left to who stores and asks."""
+        count = 0
+        paths = self._paths(reading)
+        while batch := list(islice(paths, _BATCH)):
+            began = self._reactor.seconds()
+            while not self._take(batch):
+                if self._stopping.wait(_RETRY):
+                    return
+            count += len(batch)
+            if self._stopping.wait(self._reactor.seconds() - began):
+                return
+        self._index.reading = None
+        _log.info("the index is made: {count} files were read", count=count)
+
+    def _take(self, batch: list[str]) -> bool:
+        """Whether a batch is in the index now."""
+        try:
+            with self._folder.indexing():
+                self._index.renew(headers_of(self._folder, batch))
+                self._index.reading = batch[-1].partition("/")[0]
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            if not self._failing:
+                _log.error(
+                    "files cannot be read for the index now, which is tried again: {text}",
+                    text=in_one_line(error),
+                )
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+    def _paths(self, reading: str) -> Iterator[str]:
+        """The paths of the files, in order, from the study ``reading`` on."""
+        top = self._folder.instances
+        for study in sorted(name for name in os.listdir(top) if name >= reading):
+            for path in sorted(expand_paths([os.path.join(top, study)]), key=str):
+                yield self._folder.relative(str(path))
