@@ -33,8 +33,10 @@ from twisted_dimse import (
     ConnectionLost,
     DimseError,
     Timeouts,
+    protocol,
 )
 from twisted_dimse.outgoing import BLOCK
+from twisted_dimse.protocol import AssociationProtocol
 
 LIMITS = [*range(8, 24), 33, 127, 1000, 16384, BLOCK, 0]
 
@@ -527,3 +529,45 @@ def test_a_damaged_conversation_ends_the_same_however_it_is_cut(data: st.DataObj
     assert (cut[2] is None) == (at_once[2] is None)  # the reason is that of the first that is seen
     if at_once[2] is None:  # an abort drops the answers that wait for the end of their chunk
         assert cut[3] == at_once[3]
+
+
+# --- what comes of one read is bounded
+
+
+def test_of_many_messages_in_one_read_others_have_the_reactor_in_between(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [0]
+    next_turn = AssociationProtocol._next_turn
+
+    def turned(protocol: AssociationProtocol) -> Deferred[Any]:
+        turns.append(0)
+        return next_turn(protocol)
+
+    def echo(_request: Any) -> None:
+        turns[-1] += 1
+
+    monkeypatch.setattr(AssociationProtocol, "_next_turn", turned)
+    whole = raw.COMMAND | raw.LAST
+    burst = b"".join(raw.p_data((1, whole, raw.echo_rq(number + 1))) for number in range(1000))
+    _, script = world.call(Serving(echo=echo), raw.associate_rq([(1, VERIFICATION, (IMPLICIT,))]))
+    script.send(burst + raw.pdu(raw.RELEASE_RQ, bytes(4)))
+    world.run()
+    answered = [raw.number(one.command, raw.RESPONDED_TO) for one in script.messages]
+    assert script.kinds[-1] == raw.RELEASE_RP
+    assert answered == list(range(1, 1001))
+    assert sum(turns) == 1000
+    assert max(turns) <= 128
+
+
+def test_what_is_left_of_a_read_is_not_performed_when_the_association_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_MOST_A_TURN", 10)
+    handler = Serving(echo=lambda request: request.association.abort())
+    _, script = world.call(handler, raw.associate_rq([(1, VERIFICATION, (IMPLICIT,))]))
+    echo = raw.p_data((1, raw.COMMAND | raw.LAST, raw.echo_rq()))
+    script.send(echo * 100)
+    world.run()
+    assert len(handler.requests) == 1
+    assert script.abort == (0, 0)

@@ -16,6 +16,7 @@ a response that does not move on (`dimse`), and silence (`idle`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Interface
@@ -47,6 +48,8 @@ from twisted_dimse.upperlayer.state import State
 
 # Read sizes: small messages cost less with the small one, data sets with the large one.
 _READ, _READ_DATA_SET = 65536, 262144
+# Events of one read, mostly fragments, before other associations have the reactor.
+_MOST_A_TURN = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +180,7 @@ class AssociationProtocol(Protocol):
             self._held += events
             self._flush()
             return
-        sender = self.sender
-        sender.corked = True
-        try:
-            self._perform(events)
-        finally:
-            sender.corked = False
-            sender.pump()
+        self._perform_received(events)
         if self._buffer_size != _READ or len(data) == _READ:
             self._choose_buffer_size()
 
@@ -231,8 +228,23 @@ class AssociationProtocol(Protocol):
 
     # --- events of the provider
 
-    def _perform(self, events: list[ProviderEvent]) -> None:
-        """Do what the provider says, in order; hold the rest where the user needs time."""
+    def _perform_received(self, events: list[ProviderEvent]) -> None:
+        """Perform what has come, as much as one turn has room for, and have the answers go out
+        together."""
+        later: list[ProviderEvent] = []
+        if len(events) > _MOST_A_TURN:
+            events, later = events[:_MOST_A_TURN], events[_MOST_A_TURN:]
+        sender = self.sender
+        sender.corked = True
+        try:
+            self._perform(events, later)
+        finally:
+            sender.corked = False
+            sender.pump()
+
+    def _perform(self, events: list[ProviderEvent], later: Sequence[ProviderEvent] = ()) -> None:
+        """Do what the provider says, in order; hold the rest where the user needs time, and what
+        is for ``later``."""
         user, position, end = self.user, 0, len(events)
         while position < end:
             event = events[position]
@@ -245,8 +257,11 @@ class AssociationProtocol(Protocol):
                 run = _data_run(event, events, position)
                 position += len(run) - 1
                 wait = user.data_received(run)
-                if wait is not None and self._hold(wait, events[position:]):
+                if wait is not None and self._hold(wait, [*events[position:], *later]):
                     break
+        else:
+            if later:
+                self._hold(self._next_turn(), later)
         self._flush()
 
     def _indicate(self, event: ProviderEvent) -> None:
@@ -272,7 +287,7 @@ class AssociationProtocol(Protocol):
             case Order.CLOSE_TRANSPORT:
                 self._close()
 
-    def _hold(self, wait: Deferred[Any], rest: list[ProviderEvent]) -> bool:
+    def _hold(self, wait: Deferred[Any], rest: Sequence[ProviderEvent]) -> bool:
         """Stop reading until ``wait`` fires. False where it has fired already."""
         if wait.called and not wait.paused:
             wait.addErrback(lambda _failure: None)
@@ -283,12 +298,18 @@ class AssociationProtocol(Protocol):
         wait.addBoth(self._go_on)
         return self._held is not None
 
+    def _next_turn(self) -> Deferred[Any]:
+        """Fires when the reactor has turned."""
+        turned: Deferred[Any] = Deferred()
+        self._reactor.callLater(0, turned.callback, None)
+        return turned
+
     def _go_on(self, _result: object) -> None:
         held, self._held = self._held, None
         if held is None or self._disconnected:
             return
         self._last_received = self._reactor.seconds()
-        self._perform(held)
+        self._perform_received(held)
         if self._held is None and not self._disconnected:
             self.transport.resumeProducing()
 
