@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import __doc__ as about
-from benchmarks import chart, table
+from benchmarks import chart, lines, table
 from benchmarks.harness import Row, measure
 from benchmarks.machine import description
 from benchmarks.rows import chosen_rows
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["table"]:
         return _print("table", table.markdown, words[1:])
     if words[:1] == ["chart"]:
-        return _print("chart", chart.svg, words[1:])
+        return _print("chart", _drawn, words[1:])
     options = _parser().parse_args(words)
     with Settings.made(quick=options.quick, folder=options.folder) as settings:
         try:
@@ -41,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
         "python -m benchmarks", description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="python -m benchmarks table RESULTS.json prints a results file as Markdown, "
-        "python -m benchmarks chart RESULTS.json as SVG.",
+        "python -m benchmarks chart RESULTS.json as SVG. The rows of curves are measured when they "
+        "are named: python -m benchmarks curves --output RESULTS.json.",
     )  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NAME", help="rows: a beginning or a pattern")
     parser.add_argument("--runs", type=int, help="turns of each row (5, or 1 with --quick)")
@@ -54,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
                         help="repeat a turn that others disturb, for so long")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     return parser
+
+
+def _drawn(results: dict[str, Any]) -> str:
+    """The comparisons as bars, or the curves as lines."""
+    return lines.svg(results) if lines.curves_of(results) else chart.svg(results)
 
 
 def _list(rows: Sequence[Row]) -> int:

@@ -68,9 +68,9 @@ def rows(settings: Settings) -> list[Row]:
     few = 400 * INSTANCES_OF_A_STUDY
     quick = settings.quick
     return [
-        _queries("query-400", few // (10 if quick else 1), [_our_archive(), archive_of_dcmtk()]),
-        _queries("query-10k", 1_000 if quick else 10_000, [_our_archive(), orthanc()]),
-        _queries("query-100k", 2_000 if quick else 100_000, [_our_archive()], marks=[Mark(5.0)]),
+        _queries("query-400", few // (10 if quick else 1), [our_archive(), archive_of_dcmtk()]),
+        _queries("query-10k", 1_000 if quick else 10_000, [our_archive(), orthanc()]),
+        _queries("query-100k", 2_000 if quick else 100_000, [our_archive()], marks=[Mark(5.0)]),
         _receiving(settings),
     ]
 
@@ -79,12 +79,13 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def _queries(name: str, count: int, programs: Sequence[Program], marks: Sequence[Mark] = ()) -> Row:
-    contestants = [program.contestant(partial(_asking, program, count)) for program in programs]
+    contestants = [program.contestant(partial(asking, program, count)) for program in programs]
     title = f"C-FIND at {count // INSTANCES_OF_A_STUDY:,} studies, {count:,} instances"
     return Row(name, title, "ms", contestants, marks)
 
 
-def _our_archive() -> Program:
+def our_archive() -> Program:
+    """Ours, with its index."""
     return ours("dimse-scp", _our_server)
 
 
@@ -93,7 +94,8 @@ def _our_server(port: int, folder: Path) -> Command:
 
 
 @contextmanager
-def _asking(program: Program, count: int) -> Iterator[Run]:
+def asking(program: Program, count: int) -> Iterator[Run]:
+    """An archive of ``count`` instances; each run asks it queries of three kinds."""
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as name:

@@ -19,7 +19,7 @@ from benchmarks.table import comparisons
 _WIDTH, _NAMES, _RIGHT, _ROW, _TOP, _BOTTOM = 1040, 540, 70, 20, 70, 44
 _LEAST, _MOST = 0.25, 64.0
 _REACHED, _MISSED, _OPEN = "#2e7d32", "#b3541e", "#3b6ea5"
-_STYLE = (
+STYLE = (
     "text{font:12px sans-serif;fill:#333}.title{font-size:16px;font-weight:bold}"
     ".grid{stroke:#8886}.level{stroke:#333}.mark{stroke:#333;stroke-width:2}"
     ".ground{fill:#fff}"
@@ -61,7 +61,7 @@ def svg(results: dict[str, Any]) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
             f'aria-label="twisted_dimse beside its peers">'
         ),
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         f'<rect class="ground" width="{_WIDTH}" height="{height}"/>',
         (
             '<text class="title" x="12" y="24">Our rate as a multiple of the peer\'s, '

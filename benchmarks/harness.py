@@ -75,6 +75,15 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """Where a row stands on the curve of a title; ``axis`` says what ``at`` counts."""
+
+    curve: str
+    axis: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One comparison. ``unit`` follows the figure ("a second", "MB/s", "MiB")."""
 
@@ -84,6 +93,7 @@ class Row:
     contestants: Sequence[Contestant]
     marks: Sequence[Mark] = ()
     runs: int | None = None  # where the row needs other than the usual number
+    point: Point | None = None
 
 
 def _undisturbed(run: Run) -> Sample:
@@ -184,6 +194,7 @@ def _result(row: Row, places: Sequence[_Place]) -> Result:
         "title": row.title,
         "unit": row.unit,
         "marks": [asdict(mark) for mark in row.marks],
+        **({"point": asdict(row.point)} if row.point else {}),
         "contestants": [_figures(place) for place in places],
     }
 

@@ -37,19 +37,24 @@ IDLE, MOST_EACH = 1000, 40.0  # associations, KiB
 
 def rows(settings: Settings) -> list[Row]:
     """The rates, then the memory of an association that does nothing."""
-    ourselves = [
-        ours("dimse-scp", _our_server),
-        Program("dimse-scp on uvloop", OURS, _our_server_on_uvloop, installed_uvloop),
-    ]
+    ourselves = our_servers()
     servers = [*ourselves, of_dcmtk("storescp --fork", _storescp)]
     found = []
     for size in SIZES:
         contestants = [one.contestant(partial(_answering, one, settings, size)) for one in servers]
         title = f"C-ECHO on {size:,} associations at once"
         found.append(Row(f"many-{size}", title, "a second", contestants, MARKS))
-    idle = [one.contestant(partial(_idle, one, settings)) for one in ourselves]
+    idle = [one.contestant(partial(idling, one, settings, IDLE)) for one in ourselves]
     title = f"memory of each of {IDLE:,} idle associations"
     return [*found, Row("many-memory", title, "KiB", idle, [Mark(MOST_EACH)])]
+
+
+def our_servers() -> list[Program]:
+    """Ours, on both reactors, for as many associations as are asked for."""
+    return [
+        ours("dimse-scp", _our_server),
+        Program("dimse-scp on uvloop", OURS, _our_server_on_uvloop, installed_uvloop),
+    ]
 
 
 def _our_server(port: int, folder: Path) -> Command:
@@ -83,16 +88,17 @@ def _ask(server: Server, size: int, rounds: int) -> Sample:
 
 
 @contextmanager
-def _idle(program: Program, settings: Settings) -> Iterator[Run]:
-    allow_files(IDLE)
-    yield partial(_hold, program, settings)
+def idling(program: Program, settings: Settings, size: int) -> Iterator[Run]:
+    """What each of ``size`` associations takes of a server of ours."""
+    allow_files(size)
+    yield partial(_hold, program, settings, size)
 
 
-def _hold(program: Program, settings: Settings) -> Sample:
+def _hold(program: Program, settings: Settings, size: int) -> Sample:
     """A server of its own each time: one that had many before has memory to spare."""
     with settings.new_folder() as folder, serving(program, folder) as server:
         before = usage(server.pid)
-        with crowd(server.port, IDLE) as clients:
+        with crowd(server.port, size) as clients:
             used = usage(server.pid) - before
-    each = (used.resident - before.resident) * 1024 / IDLE
-    return Sample(each, IDLE, clients.opened, used.user, used.system)
+    each = (used.resident - before.resident) * 1024 / size
+    return Sample(each, size, clients.opened, used.user, used.system)

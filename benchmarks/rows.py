@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from benchmarks import (
     archive,
+    curves,
     echo,
     find,
     get,
@@ -30,15 +31,19 @@ SUBJECTS = (
     echo, receive, senders, send, memory, window, many, tls, find, get, archive, telemetry, start,
     stall, turns,
 )  # fmt: skip
+#: Subjects that take their rows when they are named, and not among all.
+NAMED = (curves,)
 
 
 def chosen_rows(settings: Settings, names: Sequence[str], skipped: Sequence[str] = ()) -> list[Row]:
-    """The rows whose names match any of the patterns (all without patterns), less some parties.
+    """The rows whose names match any of the patterns (all but those of `NAMED` without patterns),
+    less some parties.
 
     A pattern is a shell pattern or the beginning of a name. Raises ValueError for one that
     matches nothing.
     """
-    rows = [row for subject in SUBJECTS for row in subject.rows(settings)]
+    subjects = (*SUBJECTS, *NAMED) if names else SUBJECTS
+    rows = [row for subject in subjects for row in subject.rows(settings)]
     for name in names:
         if not any(_matches(row, name) for row in rows):
             known = ", ".join(row.name for row in rows)

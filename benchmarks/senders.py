@@ -34,7 +34,7 @@ def rows(settings: Settings) -> list[Row]:
             ("small", 8 * KIB, settings.small),
             ("medium", 512 * KIB, settings.medium),
         )
-        for suffix, ourselves, least in (("", _ONE_PROCESS, 0.8), ("-workers", _TWO_WORKERS, 1.0))
+        for suffix, ourselves, least in (("", ONE_PROCESS, 0.8), ("-workers", TWO_WORKERS, 1.0))
     ]
 
 
@@ -42,8 +42,8 @@ def _row(
     settings: Settings, name: str, size: int, count: int, ourselves: Program, mark: Mark
 ) -> Row:
     contestants = [
-        program.contestant(partial(_receiving, program, settings, Shape(size), count))
-        for program in (ourselves, _STORESCP)
+        program.contestant(partial(receiving, program, settings, Shape(size), count))
+        for program in (ourselves, STORESCP)
     ]
     title = f"receive {size // KIB} KiB from {SENDERS} senders at once"
     return Row(name, title, "a second", contestants, [mark])
@@ -57,20 +57,23 @@ def _storescp(port: int, folder: Path) -> Command:
     return [dcmtk("storescp")[0], "--fork", "+B", "-od", str(folder), "-pdu", "131072", str(port)]
 
 
-_ONE_PROCESS = ours("dimse-scp", our_server)
-_TWO_WORKERS = ours("dimse-scp --workers 2", _two_workers)
-_STORESCP = of_dcmtk("storescp --fork +B", _storescp)
+ONE_PROCESS = ours("dimse-scp", our_server)
+TWO_WORKERS = ours("dimse-scp --workers 2", _two_workers)
+STORESCP = of_dcmtk("storescp --fork +B", _storescp)
 
 
 @contextmanager
-def _receiving(program: Program, settings: Settings, shape: Shape, count: int) -> Iterator[Run]:
+def receiving(
+    program: Program, settings: Settings, shape: Shape, count: int, number: int = SENDERS
+) -> Iterator[Run]:
+    """A server; each run has ``number`` senders store ``count`` instances between them."""
     with settings.new_folder() as folder, serving(program, folder) as server:
-        yield partial(_send, server, shape, count)
+        yield partial(_send, server, shape, count, number)
 
 
-def _send(server: Server, shape: Shape, count: int) -> Sample:
-    each = max(1, count // SENDERS)
-    with senders(server.port, shape, each) as pipes:
+def _send(server: Server, shape: Shape, count: int, number: int) -> Sample:
+    each = max(1, count // number)
+    with senders(server.port, shape, each, number) as pipes:
         before = usage(server.pid)
         begun = perf_counter()
         for pipe in pipes:
@@ -79,21 +82,23 @@ def _send(server: Server, shape: Shape, count: int) -> Sample:
         took = perf_counter() - begun
         used = usage(server.pid) - before
     found = take_away(server.folder, shape.size)
-    if found != each * SENDERS:
-        raise Failed(f"{found} files of full size instead of {each * SENDERS}")
+    if found != each * number:
+        raise Failed(f"{found} files of full size instead of {each * number}")
     slowest, fastest = max(seconds), min(seconds)
     note = f"senders took {fastest:.2f} to {slowest:.2f} s"
     return Sample.rate(found, found, took, used, note)
 
 
 @contextmanager
-def senders(port: int, shape: Shape, each: int) -> Iterator[list[Connection]]:
+def senders(
+    port: int, shape: Shape, each: int, number: int = SENDERS
+) -> Iterator[list[Connection]]:
     """The pipes of senders that have an association each and wait for a word to begin."""
     fork = multiprocessing.get_context("fork")
     pipes: list[Connection] = []
     processes: list[ForkProcess] = []
     try:
-        for _ in range(SENDERS):
+        for _ in range(number):
             pipe, theirs = fork.Pipe()
             words = (theirs, port, shape, batch(each))
             process = fork.Process(target=_sender, args=words, daemon=True)

@@ -18,10 +18,10 @@ import pytest
 import raw
 from peers import wait_until
 
-from benchmarks import chart, senders, stalling, table, turning, wire
+from benchmarks import chart, lines, senders, stalling, table, turning, wire
 from benchmarks.clients import transfer
 from benchmarks.crowd import allow_files, crowd
-from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Sample, measure
+from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Point, Row, Sample, measure
 from benchmarks.instances import Instance, Shape, batch, pixels, write_file, write_folder
 from benchmarks.peers import STORING_CLIENTS, STORING_SERVERS, Program, serving
 from benchmarks.processes import Failed
@@ -356,3 +356,68 @@ def test_the_turns_of_a_server_are_measured(tmp_path: Path) -> None:
     (ours,) = measure(row, runs=1)["contestants"]
     assert "note" not in ours, ours
     assert 0 < ours["median"] < 60_000
+
+
+def curve_of(figures: dict[int, list[float]]) -> dict[str, object]:
+    """A results file of one curve, with what was measured at each point."""
+    order: list[str] = []
+    rows = [
+        Row(
+            f"curve-{at}", "work", "a second",
+            [contestant("a", OURS, values, order), contestant("b", DCMTK, [], order)],
+            point=Point("Rate of <work>", "workers", at),
+        )
+        for at, values in figures.items()
+    ]  # fmt: skip
+    return {"machine": {}, "runs": 3, "rows": [measure(row, runs=3) for row in rows]}
+
+
+def test_a_curve_has_the_median_of_each_point_between_its_extremes() -> None:
+    (curve,) = lines.curves_of(curve_of({1: [10.0, 30.0, 20.0], 100: [70.0, 80.0, 90.0]}))
+    assert (curve.title, curve.axis, curve.places) == ("Rate of <work>", "workers", [1, 100])
+    assert curve.lines == {"a": [(1, 10.0, 20.0, 30.0), (100, 70.0, 80.0, 90.0)]}
+    assert curve.most == 100
+
+
+def test_the_lines_of_a_chart_are_where_the_figures_are() -> None:
+    results = curve_of({1: [10.0] * 3, 10: [50.0] * 3, 100: [100.0] * 3})
+    shown = ElementTree.fromstring(lines.svg(results))
+    (line,) = shown.iter("{http://www.w3.org/2000/svg}polyline")
+    spots = [tuple(map(float, spot.split(","))) for spot in line.get("points", "").split()]
+    (first, middle, last) = spots
+    assert middle[0] - first[0] == pytest.approx(last[0] - middle[0], abs=0.2)
+    top, floor = lines._TOP, lines._TOP + lines._HEIGHT
+    heights = [(floor - y) / (floor - top) for _, y in spots]
+    assert heights == pytest.approx([0.1, 0.5, 1.0], abs=0.01)
+    texts = {one.text for one in shown.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"Rate of <work>", "workers", "a", "1", "10", "100"} <= texts
+    assert "prefers-color-scheme:dark" in lines.svg(results)
+
+
+@pytest.mark.parametrize(
+    ("largest", "most"), [(0.7, 1), (1, 1), (1.2, 2), (4.9, 5), (5.1, 10), (13, 20), (7800, 10000)]
+)
+def test_a_panel_ends_at_a_round_figure(largest: float, most: float) -> None:
+    curve = lines.Curve("title", "axis", {"a": [(1, 0.0, 0.0, largest)]})
+    assert curve.most == pytest.approx(most)
+
+
+def test_curves_are_measured_when_they_are_named(tmp_path: Path) -> None:
+    settings = Settings(tmp_path)
+    assert not [row for row in chosen_rows(settings, []) if row.point]
+    rows = chosen_rows(settings, ["curves"])
+    assert [row.point and row.point.at for row in rows] == [
+        1, 8, 64, 256, 1_000, 10_000, 100_000, 10, 100, 1_000, 2_000,
+    ]  # fmt: skip
+    assert all(row.point for row in rows)
+
+
+def test_a_number_of_senders_store_at_once() -> None:
+    """Of a curve's point: all instances between them, and each sender its part."""
+    with raw.scripted(raw.accepting()) as server:
+        with senders.senders(server.port, Shape(8192), 2, 3) as pipes:
+            assert len(pipes) == 3
+            for pipe in pipes:
+                pipe.send(None)
+            assert all(senders.said(pipe) > 0 for pipe in pipes)
+        wait_until(lambda: len(server.results) == 3)
