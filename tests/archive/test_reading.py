@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from archives import archive_in, asking, found, image, retrieved, stored, threads_of
-from memory import CT, EXPLICIT, World
+from memory import CT, EXPLICIT, Reactor, World
 from pydicom import Dataset
+from twisted.internet.defer import Deferred
 
 from twisted_dimse import STUDY_ROOT
 from twisted_dimse.archive import reading, schema
+from twisted_dimse.archive.commitment import ArchiveCommitment
 from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import InstanceHeader
 from twisted_dimse.archive.index import Index
 from twisted_dimse.archive.maintenance import verify
 from twisted_dimse.datastream import BytesSource, encode_dataset, part10_header
+from twisted_dimse.dimse.status import NO_SUCH_SOP_INSTANCE
+from twisted_dimse.services.commitment import Reference
 
 UIDS = {f"1.2.9.{number}": f"1.2.{number}" for number in range(1, 7)}  # instances and studies
 
@@ -139,6 +143,26 @@ def test_of_two_files_of_one_instance_that_in_the_index_stays(world: World, fold
         assert retrieved(world, requestor, "1.2.0") == {}
         world.end()
     assert left.exists()
+
+
+def test_a_commitment_waits_for_what_is_not_read_yet(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    references = [Reference(CT, uid) for uid in [*UIDS, "1.2.3.no-such"]]
+    pool = Reactor()
+    monkeypatch.setattr(reading, "ThreadPool", lambda *_: pool)
+    lose_index(folder)
+    with archive_in(world, folder) as archive:
+        nowhere: Any = None
+        commitment = ArchiveCommitment(archive, {})
+        reasons = Deferred.fromCoroutine(commitment.commit(nowhere, references))
+        world.advance(5)
+        assert not reasons.called
+        pool.turn()
+        world.advance(5)
+        expected = {**dict.fromkeys(UIDS), "1.2.3.no-such": NO_SUCH_SOP_INSTANCE}
+        assert world.result(reasons) == expected
+        world.end()
 
 
 # --- an index of an older version

@@ -406,6 +406,47 @@ def test_the_report_on_a_duplicate_says_nothing_of_the_one_that_is_kept(world: W
     assert keeper.kept == []
 
 
+class Noting(Gone):
+    """Notes a request before it is answered."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.noted: list[tuple[str, Any]] = []
+        self.saved: Deferred[None] = Deferred()
+
+    def requested(self, request: Any, transaction_uid: str, references: Any) -> Any:
+        self.noted.append((transaction_uid, references))
+        return self.saved
+
+
+def test_a_request_can_be_noted_before_it_is_answered(world: World) -> None:
+    keeper = Noting(world)
+    place = serving(world, keeper)
+    association = world.result(world.connect(place.peer, contexts=[PUSH]))
+    keys = CommitmentOutcome("1.2.99", (ONE, THREE)).to_dataset()
+    answer = association.n_action(PUSH, PUSH_INSTANCE, 1, keys)
+    world.run()
+    assert (keeper.noted, answer.called, keeper.asked) == ([("1.2.99", (ONE, THREE))], False, [])
+    keeper.saved.callback(None)
+    assert world.result(answer).status == 0
+    assert keeper.asked == [(ONE, THREE)]
+    world.result(association.release())
+
+
+def test_a_request_that_cannot_be_noted_is_refused_and_can_be_sent_again(world: World) -> None:
+    keeper = Noting(world)
+    place = serving(world, keeper)
+    keeper.saved.errback(StatusError(0x0213))
+    with pytest.raises(StatusError) as refused:
+        request(world, place)
+    assert refused.value.status == 0x0213
+    assert keeper.asked == []
+    keeper.saved = Deferred()
+    keeper.saved.callback(None)
+    assert request(world, place) == 0
+    assert keeper.asked == [(ONE,)]
+
+
 # --- what is refused
 
 

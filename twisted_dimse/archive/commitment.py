@@ -1,7 +1,7 @@
 """Storage commitment for the archive (PS3.4 J): what it holds, it promises to keep.
 
-A report that is decided is kept in the database until its peer has taken it, and is delivered after
-a restart if need be.
+A request is kept in the database before it is answered, and then the report on it until its peer
+has taken that; after a restart it is decided and delivered if need be.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_dimse.archive.handler import Archive
-from twisted_dimse.dimse.status import CLASS_INSTANCE_CONFLICT, NO_SUCH_SOP_INSTANCE
+from twisted_dimse.dimse.status import (
+    CLASS_INSTANCE_CONFLICT,
+    NO_SUCH_SOP_INSTANCE,
+    RESOURCE_LIMITATION,
+)
+from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Request
 from twisted_dimse.services.commitment import (
     CommitmentHandler,
     CommitmentOutcome,
     Reference,
     Report,
+    outcome_of,
 )
 
 _log = Logger()
@@ -37,18 +43,19 @@ class ArchiveCommitment(CommitmentHandler):
         self._under_way: set[str] = set()  # of the reports from the database
 
     def deliver_kept(self, transaction: str | None = None) -> Deferred[None]:
-        """Deliver what an earlier run or another process could not: the report on a transaction,
-        or all that are in the database and not under way already."""
+        """Decide and deliver what an earlier run or another process could not: the report on a
+        transaction, or all that are in the database and not under way already."""
         return Deferred.fromCoroutine(self._deliver_kept(transaction))
 
     async def commit(
         self, request: Request, references: Sequence[Reference]
     ) -> dict[str, int | None]:
+        return await self._reasons(references)
+
+    async def _reasons(self, references: Sequence[Reference]) -> dict[str, int | None]:
         """Each instance that is on the disk, whatever ``--durability`` is, in the index, and of the
         SOP class that was named."""
-        await self._archive.up_to_date()
-        uids = [reference.sop_instance_uid for reference in references]
-        kept = await self._archive.in_thread(self._archive.keep, uids)
+        kept = await self._archive.kept([reference.sop_instance_uid for reference in references])
         reasons: dict[str, int | None] = {}
         for sop_class, uid in references:
             if uid not in kept:
@@ -57,8 +64,22 @@ class ArchiveCommitment(CommitmentHandler):
                 reasons[uid] = None if kept[uid] == sop_class else CLASS_INSTANCE_CONFLICT
         return reasons
 
+    async def requested(
+        self, request: Request, transaction_uid: str, references: tuple[Reference, ...]
+    ) -> None:
+        association = request.association
+        asked = CommitmentOutcome(transaction_uid, references)
+        report = Report(asked, association.called_ae_title, association.calling_ae_title)
+        try:
+            await self._keep(report, decided=False)
+        except StatusError as error:
+            raise StatusError(RESOURCE_LIMITATION, error.comment) from error
+
     def decided(self, report: Report) -> Deferred[Any]:
-        text = json.dumps([report.sender, report.outcome.to_dataset().to_json_dict()])
+        return self._keep(report, decided=True)
+
+    def _keep(self, report: Report, *, decided: bool) -> Deferred[Any]:
+        text = json.dumps([report.sender, report.outcome.to_dataset().to_json_dict(), decided])
         transaction = report.outcome.transaction_uid
         keep = self._archive.index.keep_report
         return self._archive.in_thread(keep, transaction, report.receiver, text)
@@ -81,10 +102,32 @@ class ArchiveCommitment(CommitmentHandler):
     async def _deliver_kept(self, transaction: str | None) -> None:
         kept = await self._archive.in_thread(self._archive.index.kept_reports)
         for receiver, text in kept:
-            sender, event = json.loads(text)
-            outcome = CommitmentOutcome.from_dataset(Dataset.from_json(event))
-            found = outcome.transaction_uid
-            if found in self._under_way or transaction not in (None, found):
+            report, is_decided = _kept_report(receiver, text)
+            found = report.outcome.transaction_uid
+            under_way = found in self._under_way or self.is_in_progress(receiver, found)
+            if under_way or transaction not in (None, found):
                 continue
             self._under_way.add(found)
-            await self.reporter.deliver(Report(outcome, sender, receiver), self._peers.get)
+            try:
+                if not is_decided:
+                    report = await self._decide_kept(report)
+            except BaseException:
+                self._under_way.discard(found)
+                raise
+            await self.reporter.deliver(report, self._peers.get)
+
+    async def _decide_kept(self, asked: Report) -> Report:
+        """The report on a request that was answered and not decided."""
+        transaction, references = asked.outcome.transaction_uid, asked.outcome.committed
+        outcome = outcome_of(transaction, references, await self._reasons(references))
+        report = Report(outcome, asked.sender, asked.receiver)
+        await self.decided(report)
+        return report
+
+
+def _kept_report(receiver: str, text: str) -> tuple[Report, bool]:
+    """A report as it is in the database, and whether it is decided. An undecided one has all that
+    is asked for as committed."""
+    sender, event, *rest = json.loads(text)
+    outcome = CommitmentOutcome.from_dataset(Dataset.from_json(event))
+    return Report(outcome, sender, receiver), rest != [False]

@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydicom import Dataset
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -64,6 +65,7 @@ from twisted_dimse.uids import (
 OPTIONS = QueryOptions(relational=True, combined_date_time=True)
 
 _PAGE = 200  # rows fetched in one go
+_LOOK_AGAIN = 1.0  # seconds until a file may have been read for the index
 _RETRIEVE_AE_TITLE, _INSTANCE_AVAILABILITY = 0x00080054, 0x00080056
 _log = Logger()
 
@@ -153,6 +155,16 @@ class Archive:
                 paths.append(path)
                 kept[uid] = sop_class
         sync_folders_of(paths, self._folder.instances)
+        return kept
+
+    async def kept(self, uids: Sequence[str]) -> dict[str, str]:
+        """As `keep`, off the reactor, of all that was stored before. Where some of ``uids`` are
+        not found while files are still read for the index, this waits for them."""
+        await self.up_to_date()
+        kept: dict[str, str] = await self.in_thread(self.keep, uids)
+        while not kept.keys() >= set(uids) and await self.in_thread(self.index.is_reading):
+            await deferLater(self.reactor, _LOOK_AGAIN)
+            kept = await self.in_thread(self.keep, uids)
         return kept
 
     def in_thread(self, function: Any, *args: Any) -> Deferred[Any]:

@@ -178,10 +178,14 @@ class Index:
             if study is not None:
                 connection.execute(table.insert(), [{"key": _READING, "value": study}])
 
-    # --- storage commitment reports
+    def is_reading(self) -> bool:
+        """Whether there are such files."""
+        return self.reading is not None
+
+    # --- storage commitment requests, and reports
 
     def keep_report(self, transaction: str, ae_title: str, report: str) -> None:
-        """Keep a report until it is delivered."""
+        """Keep a report, or what is still to be decided, until it is delivered."""
         table = schema.commitments
         with self._engine.begin() as connection:
             connection.execute(table.delete().where(table.c.transaction_uid == transaction))

@@ -92,6 +92,8 @@ class MasterService(SCPService):
         self.shared.away(number)
         counts.active = 0
         self._past.add(counts)
+        if number > 1 and self.running:
+            self._workers[0].deliver(None)  # what it was asked to commit and has not reported on
         if self._options["handler"] is not None:
             return
         incoming = os.path.join(self._options["directory"], "incoming")
@@ -215,8 +217,9 @@ class _Worker:
         asked = self._process.channel.ask("index")
         return asked.addErrback(self._not_indexed)
 
-    def deliver(self, transaction: str) -> None:
-        """Have it take over a report; where it is away, its next process finds that by itself."""
+    def deliver(self, transaction: str | None) -> None:
+        """Have it take over a report, or all that are left; where it is away, its next process
+        finds that by itself."""
         if self._process is not None:
             self._process.channel.ask("deliver", transaction).addErrback(lambda _: None)
 

@@ -109,8 +109,9 @@ class WorkerService(SCPService):
         """Fires when what was acknowledged here is in the index."""
         return succeed(None) if self._archive is None else self._archive.indexer.up_to_date()
 
-    def deliver(self, transaction: str) -> None:
-        """Take over a report on storage commitment that another process could not deliver."""
+    def deliver(self, transaction: str | None) -> None:
+        """Take over a report on storage commitment that another process could not deliver; None
+        means all that are left."""
         if self._commitment is not None:
             self._deliver_now(self._commitment, transaction)
 
@@ -234,7 +235,8 @@ class Worker:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: self._reactor.callFromThread(self._end))
         self._service.take_connections()
-        self._channel.ask("ready", os.getpid())
+        ready = self._channel.ask("ready", os.getpid())
+        ready.addErrback(lambda _: None)  # where the end comes first
 
     def _end(self, _value: None = None) -> None:
         if not self._stopping:
@@ -245,7 +247,7 @@ class Worker:
         now = self._service.snapshot()
         return {"counts": now.counts.to_json(), "associations": now.associations}
 
-    def _deliver(self, transaction: str) -> None:
+    def _deliver(self, transaction: str | None) -> None:
         self._service.deliver(transaction)
 
     def _index(self, _value: None) -> Deferred[None]:

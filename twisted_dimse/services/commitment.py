@@ -68,6 +68,7 @@ __all__ = [
     "Report",
     "ReportOverdue",
     "Reporter",
+    "outcome_of",
     "reference_of",
     "request_commitment",
 ]
@@ -260,7 +261,7 @@ def _check_instance(request: Request) -> None:
 
 
 class CommitmentHandler(Handler):
-    """Storage commitment SCP. Write `commit`.
+    """Storage commitment SCP. Write `commit`, and `requested` and `decided` to forget nothing.
 
     The request is answered when it is understood, and reported on when `commit` has its answer:
     on the same association while that is open, else on a new one to the peer that `resolve`, or the
@@ -288,6 +289,13 @@ class CommitmentHandler(Handler):
         not mention is not committed."""
         return {}
 
+    def requested(
+        self, request: Request, transaction_uid: str, references: tuple[Reference, ...]
+    ) -> Any:
+        """A request is about to be answered with success; a Deferred or coroutine of it is waited
+        for, and where that fails the request does. What is noted here can be reported on after the
+        end of the program."""
+
     def decided(self, report: Report) -> Any:
         """A report is about to be delivered; a Deferred or coroutine of it is waited for."""
 
@@ -297,6 +305,10 @@ class CommitmentHandler(Handler):
     def undelivered(self, report: Report, error: BaseException) -> None:
         """A report could not be delivered, and no further try follows."""
 
+    def is_in_progress(self, ae_title: str, transaction_uid: str) -> bool:
+        """Whether a request of ``ae_title`` is being decided or reported on."""
+        return (ae_title, transaction_uid) in self._in_progress
+
     def n_action(self, request: Request) -> Any:
         _check_instance(request)
         if request.action_type != REQUEST_COMMITMENT:
@@ -304,23 +316,41 @@ class CommitmentHandler(Handler):
         transaction, references = referenced(request.dataset)
         if not references:
             raise StatusError(INVALID_ARGUMENT_VALUE, "no instances are referenced")
-        # Once this is answered, for a report before the response confuses peers.
-        request.association.reactor.callLater(0, self._begin, request, transaction, references)
+        who = (request.association.calling_ae_title, transaction)
+        if who in self._in_progress:
+            _after_the_response(request, self._refuse, request, transaction, references)
+            return SUCCESS
+        self._in_progress.add(who)
+        return self._begin(request, transaction, references)
+
+    async def _begin(
+        self, request: Request, transaction: str, references: tuple[Reference, ...]
+    ) -> int:
+        who = (request.association.calling_ae_title, transaction)
+        try:
+            noted = self.requested(request, transaction, references)
+            if inspect.isawaitable(noted):
+                await noted
+        except BaseException:
+            self._in_progress.discard(who)
+            raise
+        _after_the_response(request, self._go_on, request, transaction, references)
         return SUCCESS
 
     # --- after the response
 
-    def _begin(self, request: Request, transaction: str, references: tuple[Reference, ...]) -> None:
+    def _refuse(
+        self, request: Request, transaction: str, references: tuple[Reference, ...]
+    ) -> None:
+        reasons = dict.fromkeys(
+            (each.sop_instance_uid for each in references), DUPLICATE_TRANSACTION_UID
+        )
+        report = self._report_of(request, transaction, references, reasons)
+        association = request.association
+        self.reporter.deliver(report, association.destination, association)
+
+    def _go_on(self, request: Request, transaction: str, references: tuple[Reference, ...]) -> None:
         who = (request.association.calling_ae_title, transaction)
-        if who in self._in_progress:
-            reasons = dict.fromkeys(
-                (each.sop_instance_uid for each in references), DUPLICATE_TRANSACTION_UID
-            )
-            report = self._report_of(request, transaction, references, reasons)
-            association = request.association
-            self.reporter.deliver(report, association.destination, association)
-            return
-        self._in_progress.add(who)
         done = Deferred.fromCoroutine(self._decide(request, transaction, references))
         done.addBoth(self._decided, who)
 
@@ -368,17 +398,30 @@ class CommitmentHandler(Handler):
         reasons: Mapping[str, int | None],
     ) -> Report:
         association = request.association
-        failed = {}
-        for each in references:
-            reason = reasons.get(each.sop_instance_uid, NO_SUCH_SOP_INSTANCE)
-            if reason:
-                failed[each] = reason
-        kept = tuple(each for each in references if each not in failed)
         return Report(
-            CommitmentOutcome(transaction, kept, failed),
+            outcome_of(transaction, references, reasons),
             association.called_ae_title,
             association.calling_ae_title,
         )
+
+
+def outcome_of(
+    transaction: str, references: Iterable[Reference], reasons: Mapping[str, int | None]
+) -> CommitmentOutcome:
+    """The outcome of a request, where `CommitmentHandler.commit` gave ``reasons``."""
+    kept, failed = [], {}
+    for each in references:
+        reason = reasons.get(each.sop_instance_uid, NO_SUCH_SOP_INSTANCE)
+        if reason:
+            failed[each] = reason
+        else:
+            kept.append(each)
+    return CommitmentOutcome(transaction, tuple(kept), failed)
+
+
+def _after_the_response(request: Request, function: Callable[..., object], *args: Any) -> None:
+    """Do something once a request is answered: a report before the response confuses peers."""
+    request.association.reactor.callLater(0, function, *args)
 
 
 def _is_of_duplicate(report: Report) -> bool:
