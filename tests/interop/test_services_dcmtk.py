@@ -12,12 +12,17 @@ import studies
 from loop import Loop
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
+from twisted.internet.defer import Deferred
 
 from twisted_dimse import (
     PATIENT_ROOT,
+    STUDY_ROOT,
+    VERIFICATION,
     Handler,
     Peer,
     StatusError,
+    connect,
+    listen,
     move,
     query,
     retrieve,
@@ -370,6 +375,53 @@ def test_move_fetches_what_dcmqrscp_has_with_a_receiver_of_its_own(
     )
     assert (outcome.status, outcome.completed) == (0, 4)
     assert sorted(receiver.kept) == studies.uids("SOPInstanceUID", lambda e: e.PatientID == "P1")
+
+
+def test_a_query_of_dcmqrscp_is_cancelled_where_it_found_enough(
+    loop: Loop, archive: Archive
+) -> None:
+    async def ask() -> tuple[str, int]:
+        contexts = [VERIFICATION, STUDY_ROOT.find]
+        async with await connect(
+            archive.peer, contexts=contexts, reactor=loop.reactor
+        ) as association:
+            async with association.find_each({"StudyInstanceUID": ""}, level="STUDY") as found:
+                async for match in found:
+                    first = str(match.StudyInstanceUID)
+                    break
+            return first, (await association.echo()).status  # which waits for the last response
+
+    first, status = loop.run(ask)
+    assert first in studies.uids("StudyInstanceUID")
+    assert status == 0
+
+
+def test_a_move_of_dcmqrscp_is_cancelled(loop: Loop, archive: Archive) -> None:
+    """It looks for a C-CANCEL before each sub-operation; the first is held until it was sent."""
+    begun: Deferred[None] = Deferred()
+    held: Deferred[int] = Deferred()
+
+    class Holding(Handler):
+        def store(self, request: Any, dataset: Any) -> Deferred[int]:
+            begun.callback(None)
+            return held
+
+    async def ask() -> Any:
+        reactor = loop.reactor
+        where = f"tcp:{archive.destination}:interface=127.0.0.1"
+        port = await listen(where, Holding(), reactor=reactor)
+        contexts = [STUDY_ROOT.move]
+        async with await connect(archive.peer, contexts=contexts, reactor=reactor) as association:
+            moving = association.move({"StudyInstanceUID": STUDY}, destination="OURS")
+            await begun
+            association.cancel(moving)
+            held.callback(0)
+            outcome = await moving
+        await port.stopListening()
+        return outcome
+
+    outcome = loop.run(ask)
+    assert (outcome.status, outcome.completed) == (0xFE00, 1)
 
 
 def test_dcmqrscp_does_not_know_the_destination(loop: Loop, archive: Archive) -> None:
