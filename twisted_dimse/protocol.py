@@ -136,6 +136,7 @@ class AssociationProtocol(Protocol):
         self._artim: Any = None
         self._acse: Any = None
         self._monitor: Any = None
+        self._turn: Any = None
         self._last_received = 0.0
         self._buffer_size = 0
         self._disconnected = False
@@ -301,8 +302,12 @@ class AssociationProtocol(Protocol):
     def _next_turn(self) -> Deferred[Any]:
         """Fires when the reactor has turned."""
         turned: Deferred[Any] = Deferred()
-        self._reactor.callLater(0, turned.callback, None)
+        self._turn = self._reactor.callLater(0, self._turned, turned)
         return turned
+
+    def _turned(self, turned: Deferred[Any]) -> None:
+        self._turn = None
+        turned.callback(None)
 
     def _go_on(self, _result: object) -> None:
         held, self._held = self._held, None
@@ -434,7 +439,7 @@ class AssociationProtocol(Protocol):
             call.cancel()
 
     def _stop_timers(self) -> None:
-        for timer in ("_artim", "_acse", "_monitor"):
+        for timer in ("_artim", "_acse", "_monitor", "_turn"):
             self._cancel(timer)
 
     def _start_monitor(self) -> None:

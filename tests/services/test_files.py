@@ -112,15 +112,16 @@ def test_what_is_not_complete_is_removed(
 ) -> None:
     _, handler = filing(world, tmp_path, durability=durability)
     requestor, _ = world.associate(handler)
-    storing = requestor.store(source("1.2.9", 300_000))
-    for _ in range(10):
+    storing = requestor.store(source("1.2.9", 900_000))
+    for _ in range(30):
         world.link.turn(20_000)
+        world.clock.turn()
     assert len(incoming(tmp_path)) == 1
     if how == "lose":
         world.link.lose()
     else:
         requestor.abort()
-        world.run()
+    world.run()
     with pytest.raises(DimseError):
         outcome(storing)
     assert (incoming(tmp_path), received(tmp_path)) == ([], [])
@@ -363,7 +364,7 @@ def test_slices_that_come_together_are_written_together_and_in_order(
     assert stored(world, requestor, one) == [0]
     there = (tmp_path / "instances" / received(tmp_path)[0]).read_bytes()
     assert there.endswith(one.data + b"\x00" if len(one.data) & 1 else one.data)
-    assert len(calls) < 60
+    assert len(calls) < 120
     assert max(calls) <= 101
 
 

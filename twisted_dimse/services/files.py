@@ -23,6 +23,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_dimse.datastream import part10_header
 from twisted_dimse.dimse.status import (
@@ -34,6 +35,7 @@ from twisted_dimse.dimse.status import (
 from twisted_dimse.elements import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, ElementScan
 from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Request
+from twisted_dimse.services.partial import BufferedFile, PartialFile
 from twisted_dimse.services.syncing import Complete, GroupSync, sync_file, sync_up
 from twisted_dimse.uids import is_valid_uid
 
@@ -41,7 +43,6 @@ DURABILITIES = ("commit", "sync")
 ON_DUPLICATE = ("replace", "keep", "reject")
 NO_STUDY, NO_SERIES = "no-study", "no-series"
 _PLACE_UIDS = frozenset((STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
-_MOST_PIECES = 100  # that cost less to write apart than to join
 
 _log = Logger()
 
@@ -141,18 +142,24 @@ class InstanceFiles:
         os.unlink(partial)
         return made_folder
 
-    def file(self, descriptor: int, partial: str, final: str) -> Deferred[None] | None:
-        """Name, sync and record a complete file, as `durability` has it; None where that is done
-        at once. Closes the descriptor. Raises, or fails with, `StatusError` and `OSError`."""
+    def begin(self) -> PartialFile:
+        """A new file under ``incoming``. Under "sync" nothing of it is done on the reactor."""
         if self.durability == "sync":
-            return self._group.submit(Complete(descriptor, partial, final))
-        os.close(descriptor)
+            return BufferedFile(self.partial_path(), self.in_thread)
+        return PartialFile(self.partial_path())
+
+    def file(self, file: PartialFile, final: str) -> Deferred[None] | None:
+        """Name, sync and record a complete file, as `durability` has it; None where that is done
+        at once. Raises, or fails with, `StatusError` and `OSError`: then ``file`` is gone."""
+        if isinstance(file, BufferedFile):
+            return self._group.submit(Complete(file, final))
+        file.close()
         if self.record is None:
-            self.place(partial, final)
+            self.place(file.path, final)
             return None
         self.record([final])
         try:
-            self.place(partial, final)
+            self.place(file.path, final)
         except BaseException:
             self._unplaced(final)
             raise
@@ -193,16 +200,7 @@ def lock_folder(directory: str) -> int:
 class InstanceSink:
     """Writes one data set to a file as it arrives (`datastream.Sink`)."""
 
-    __slots__ = (
-        "_descriptor",
-        "_files",
-        "_instance",
-        "_octets",
-        "_partial",
-        "_request",
-        "_scan",
-        "_stored",
-    )
+    __slots__ = ("_file", "_files", "_instance", "_octets", "_request", "_scan", "_stored")
 
     def __init__(
         self, files: InstanceFiles, request: Request, stored: Callable[[str], None] | None
@@ -211,37 +209,38 @@ class InstanceSink:
         self._request = request
         self._stored = stored
         self._instance = request.sop_instance_uid
-        self._descriptor = -1
-        self._partial = ""
+        self._file: PartialFile | None = None
         self._octets = 0
         self._scan = ElementScan(request.context.transfer_syntax, _PLACE_UIDS)
 
-    def write(self, data: bytes | memoryview) -> None:
-        self.write_slices([data])
+    def write(self, data: bytes | memoryview) -> Deferred[Any] | None:
+        return self.write_slices([data])
 
-    def write_slices(self, slices: list[bytes | memoryview]) -> None:
+    def write_slices(self, slices: list[bytes | memoryview]) -> Deferred[Any] | None:
         self._octets += sum(map(len, slices))
         limit = self._files.max_instance
         if limit is not None and self._octets > limit:
             raise StatusError(OUT_OF_RESOURCES, f"larger than the {limit} octets allowed")
         try:
-            if self._descriptor < 0:
-                self._open(slices)
+            if self._file is None:
+                self._file = self._files.begin()
+                wait = self._file.write([self._header(), *slices])
             else:
-                _write_all(self._descriptor, slices)
+                wait = self._file.write(slices)
         except OSError as error:
             raise _storage_failure(error) from error
         if not self._scan.done:
             for data in slices:
                 self._scan.feed(data)
+        return wait and wait.addErrback(_as_status)
 
     def finish(self) -> Any:
         try:
-            if self._descriptor < 0:
-                self._open([])
+            if self._file is None:
+                self.write_slices([])
+            assert self._file is not None
             final = self.final_path()
-            descriptor, self._descriptor = self._descriptor, -1
-            filed = self._files.file(descriptor, self._partial, final)
+            filed = self._files.file(self._file, final)
         except OSError as error:
             self.abandon()
             raise _storage_failure(error) from error
@@ -250,37 +249,26 @@ class InstanceSink:
             raise
         if filed is None:
             return self._placed(None, final)
-        return filed.addCallbacks(self._placed, self._not_placed, callbackArgs=(final,))
+        return filed.addCallbacks(self._placed, _as_status, callbackArgs=(final,))
 
     def abandon(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-        self._remove()
+        file, self._file = self._file, None
+        if file is not None:
+            file.discard()
 
     def _placed(self, _result: None, final: str) -> int:
-        self._partial = ""
         if self._stored is not None:
             self._stored(final)
         return 0
 
-    def _not_placed(self, failure: Any) -> Any:
-        self._remove()
-        if failure.check(OSError):
-            raise _storage_failure(failure.value) from failure.value
-        return failure
-
-    def _open(self, slices: list[bytes | memoryview]) -> None:
+    def _header(self) -> bytes:
         request = self._request
-        header = part10_header(
+        return part10_header(
             request.sop_class_uid,
             self._instance,
             request.context.transfer_syntax,
             request.association.calling_ae_title,
         )
-        self._partial = self._files.partial_path()
-        self._descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        _write_all(self._descriptor, [header, *slices])
 
     def final_path(self) -> str:
         """Where the instance will lie. Raises `StatusError` 0xA900 for one without a place."""
@@ -298,25 +286,12 @@ class InstanceSink:
             study, series = NO_STUDY, NO_SERIES
         return self._files.path_of(study, series, self._instance)
 
-    def _remove(self) -> None:
-        partial, self._partial = self._partial, ""
-        if partial:
-            try:
-                os.unlink(partial)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                _log.warn("{path}: cannot be removed: {error}", path=partial, error=error)
 
-
-def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
-    if len(pieces) > _MOST_PIECES:
-        pieces = [b"".join(pieces)]
-    written = os.writev(descriptor, pieces)
-    if written < sum(map(len, pieces)):
-        left = memoryview(b"".join(pieces))[written:]
-        while left:
-            left = left[os.write(descriptor, left) :]
+def _as_status(failure: Failure) -> Failure:
+    """What a peer is told of a failure of the disk."""
+    if isinstance(failure.value, OSError):
+        raise _storage_failure(failure.value) from failure.value
+    return failure
 
 
 def _storage_failure(error: OSError) -> StatusError:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from twisted_dimse.services.partial import BufferedFile
+
 # Gives a complete file its name; True where that made a folder.
 Place = Callable[[str, str], bool]
 Record = Callable[[list[str]], None]
@@ -24,17 +26,52 @@ _MOST_FOLDERS = 100_000  # that are known to be whole
 
 
 class Complete(NamedTuple):
-    """A file that is written and still open, and where it shall be."""
+    """A file that has all its octets, and where it shall be."""
 
-    descriptor: int
-    partial: str
+    file: BufferedFile
     final: str
 
 
-class GroupSync:
-    """Syncs groups of files, one group at a time, in a thread that ``in_thread`` gives.
+class _Stage:
+    """Does ``work`` in a thread for all that wait, one group at a time: while one is under way the
+    next gathers. ``work`` gives None or a Failure for each."""
 
-    ``unplaced`` is called, in that thread, with what was recorded and did not get its name.
+    def __init__(
+        self,
+        in_thread: Callable[..., Deferred[Any]],
+        work: Callable[[list[Complete]], list[Failure | None]],
+    ) -> None:
+        self._in_thread = in_thread
+        self._work = work
+        self._waiting: list[tuple[Complete, Deferred[None]]] = []
+        self._running = False
+
+    def submit(self, complete: Complete) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        self._waiting.append((complete, done))
+        if not self._running:
+            self._run()
+        return done
+
+    def _run(self) -> None:
+        group, self._waiting = self._waiting, []
+        self._running = bool(group)
+        if group:
+            files = [complete for complete, _ in group]
+            self._in_thread(self._work, files).addBoth(self._worked, [done for _, done in group])
+
+    def _worked(self, results: Any, waiting: list[Deferred[None]]) -> None:
+        self._run()
+        failed = results if isinstance(results, Failure) else None
+        for number, done in enumerate(waiting):
+            done.callback(failed or results[number])
+
+
+class GroupSync:
+    """Syncs groups of files, in threads that ``in_thread`` gives: the octets of one group while the
+    names of the group before it are given.
+
+    ``unplaced`` is called, in a thread, with what was recorded and did not get its name.
     """
 
     def __init__(
@@ -45,58 +82,45 @@ class GroupSync:
         unplaced: Callable[[str], None],
     ) -> None:
         self._unplaced = unplaced
-        self._in_thread = in_thread
         self._place = place
         self._record = record
-        self._waiting: list[tuple[Complete, Deferred[None]]] = []
-        self._running = False
+        self._octets = _Stage(in_thread, self._sync_octets)
+        self._names = _Stage(in_thread, self._name)
         # Series folders whose own entries, and those of the folders above, this run has synced.
         self._whole: set[str] = set()
 
     def submit(self, complete: Complete) -> Deferred[None]:
         """Fires when the file is on the disk under its name, and recorded. Fails with what
-        ``place`` raises, or `OSError`; the file has no name then, and what bore it before does."""
-        done: Deferred[None] = Deferred()
-        self._waiting.append((complete, done))
-        if not self._running:
-            self._run()
-        return done
+        ``place`` raises, or `OSError`; the file is gone then, and what bore its name before bears
+        it again."""
+        synced = self._octets.submit(complete)
+        return synced.addCallback(lambda _: self._names.submit(complete))
 
-    def _run(self) -> None:
-        group, self._waiting = self._waiting, []
-        if not group:
-            self._running = False
-            return
-        self._running = True
-        files = [complete for complete, _ in group]
-        self._in_thread(self._sync, files).addBoth(self._synced, [done for _, done in group])
+    def _sync_octets(self, files: list[Complete]) -> list[Failure | None]:
+        failures = {one: why for one in files if (why := _attempt(one.file.flush))}
+        for one in files:
+            if one not in failures and (why := _attempt(one.file.sync)):
+                failures[one] = why
+        return _results(files, failures)
 
-    def _synced(self, results: Any, waiting: list[Deferred[None]]) -> None:
-        failed = results if isinstance(results, Failure) else None
-        for number, done in enumerate(waiting):
-            done.callback(failed or results[number])
-        self._run()
-
-    def _sync(self, files: list[Complete]) -> list[Failure | None]:
-        """In the thread. One result for each file: None, or why it has no name."""
-        failures = {one: why for one in files if (why := _attempt(_sync_octets, one))}
-        synced = [one for one in files if one not in failures]
-        if self._record is not None and synced:
-            # Before the names: what is recorded and has no file is passed over, not the reverse.
-            finals = [one.final for one in synced]
-            if why := _attempt(self._record, finals):
-                return [failures.get(one, why) for one in files]
+    def _name(self, files: list[Complete]) -> list[Failure | None]:
+        # Before the names: what is recorded and has no file is passed over, not the reverse.
+        finals = [one.final for one in files]
+        if self._record is not None and (why := _attempt(self._record, finals)):
+            return _results(files, dict.fromkeys(files, why))
+        failures: dict[Complete, Failure] = {}
         placed: list[_Placed] = []
-        for one in synced:
+        for one in files:
             if why := _attempt(self._place_one, one, placed):
                 failures[one] = why
         self._sync_folders(placed, failures)
-        return [failures.get(one) for one in files]
+        return _results(files, failures)
 
     def _place_one(self, complete: Complete, placed: list[_Placed]) -> None:
-        earlier = _keep(complete.final, complete.partial + ".earlier")
+        path = complete.file.path
+        earlier = _keep(complete.final, path + ".earlier")
         try:
-            made_folder = self._place(complete.partial, complete.final)
+            made_folder = self._place(path, complete.final)
         except Exception:
             _remove(earlier)
             if self._record is not None:
@@ -140,19 +164,19 @@ class _Placed(NamedTuple):
     folders: tuple[str, ...]
 
 
+def _results(files: list[Complete], failures: dict[Complete, Failure]) -> list[Failure | None]:
+    """One for each file. What failed is removed."""
+    for one in failures:
+        one.file.remove()
+    return [failures.get(one) for one in files]
+
+
 def _attempt(function: Callable[..., None], *args: Any) -> Failure | None:
     try:
         function(*args)
     except Exception:
         return Failure()
     return None
-
-
-def _sync_octets(complete: Complete) -> None:
-    try:
-        os.fsync(complete.descriptor)
-    finally:
-        os.close(complete.descriptor)
 
 
 def _keep(final: str, earlier: str) -> str | None:
