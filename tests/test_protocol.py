@@ -560,6 +560,16 @@ def test_of_many_messages_in_one_read_others_have_the_reactor_in_between(
     assert max(turns) <= 128
 
 
+def test_nothing_waits_for_another_turn_when_the_connection_is_lost(world: World) -> None:
+    _, script = world.call(Serving(echo=0), raw.associate_rq([(1, VERIFICATION, (IMPLICIT,))]))
+    script.send(raw.p_data((1, raw.COMMAND | raw.LAST, raw.echo_rq())) * 200)
+    world.link.turn()
+    timers = len(world.clock.getDelayedCalls())
+    world.link.lose()
+    assert timers > 0
+    assert world.clock.getDelayedCalls() == []
+
+
 def test_what_is_left_of_a_read_is_not_performed_when_the_association_ends(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
