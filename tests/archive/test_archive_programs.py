@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pydicom
 import pytest
 import sqlalchemy as sa
@@ -28,7 +29,7 @@ from peers import (
     wait_until,
 )
 from pydicom.data import get_testdata_file
-from senders import instance
+from senders import ROOT, instance
 
 from twisted_dimse.archive import schema
 from twisted_dimse.archive.index import Index
@@ -245,6 +246,54 @@ def killed_rounds(
             clients.answer()
 
 
+def killed_with_workers(folder: Path, rounds: int, senders: int, seed: int) -> None:
+    """The same with two workers, of which one is killed, and then the other, in whose place the
+    master starts new ones, or the whole group."""
+    chance = random.Random(seed)
+    log = folder / "acknowledged"
+    log.touch()
+    server: Server | None = None
+    with Clients(folder) as clients:
+        for number in range(rounds + 1):
+            if server is None:
+                server = Server("--workers", 2, directory=folder / "archive").started()
+                for worker in (1, 2):
+                    server.wait_for_line(f"worker {worker}, process .* takes associations")
+            check(server, clients, log.read_text().split())
+            retrieve(server, log.read_text().split(), folder / f"got-{number}")
+            if number == rounds:
+                server.stopped()
+                return
+            log.write_text("")
+            goal = chance.randrange(1, 200)
+            clients.begin("send", server.port, senders, number * 1000, log)
+            wait_until(lambda: _count(log) >= goal, within=SECONDS)  # noqa: B023
+            workers = psutil.Process(server.process.pid).children()
+            chance.shuffle(workers)
+            workers[0].kill()
+            if number % 2:
+                server.kill()
+            workers[1].kill()
+            clients.answer()
+            if number % 2:
+                psutil.wait_procs(workers, SECONDS)
+                server = None
+
+
+def retrieve(server: Server, acknowledged: list[str], folder: Path) -> None:
+    """Those of one sender come back by C-GET, octet for octet."""
+    if not acknowledged:
+        return
+    sender = acknowledged[0].split(".")[-2]
+    study = f"StudyInstanceUID={ROOT}.1{sender}"
+    dimse("get", server.peer, "-L", "STUDY", "-k", study, "--directory", folder).succeeded()
+    for uid in acknowledged:
+        of, count = uid.split(".")[-2:]
+        if of == sender:
+            [file] = folder.glob(f"instances/*/*/{uid}.dcm")
+            assert file.read_bytes().endswith(instance(int(of), int(count)).data), uid
+
+
 def check(server: Server, clients: Clients, acknowledged: list[str]) -> None:
     """All of ``acknowledged`` can be found, and is what was sent."""
     if acknowledged:
@@ -268,6 +317,15 @@ def test_nor_with_postgresql_which_crashes_too(tmp_path: Path, postgresql: Postg
     killed_rounds(
         tmp_path, 2, 3, 1, "--database", postgresql.database(), also=postgresql.crash_and_start
     )
+
+
+def test_nor_of_two_workers_when_one_or_all_are_killed(tmp_path: Path) -> None:
+    killed_with_workers(tmp_path, 2, 4, 1)
+
+
+@pytest.mark.soak
+def test_nor_of_two_workers_in_20_rounds(tmp_path: Path) -> None:
+    killed_with_workers(tmp_path, 20, 8, 2)
 
 
 @pytest.mark.soak
