@@ -338,6 +338,26 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     Index.open(database).close()
 
 
+def test_an_index_of_version_2_is_to_be_read_anew(database: str) -> None:
+    Index.open(database).close()
+    set_version(database, 2)
+    engine = sa.create_engine(database)
+    schema.unreadable.drop(engine)
+    engine.dispose()
+    index = Index.open(database)
+    assert index.reading == ""
+    index.note_unreadable(["a", "b"])
+    index.note_unreadable(["b", "c"])
+    index.forget_unreadable(["a", "c"])
+    assert index.unreadable() == ["b"]
+    index.reading = None
+    index.close()
+    assert version_and_columns(database)[0] == str(schema.VERSION)
+    index = Index.open(database)
+    assert index.reading is None
+    index.close()
+
+
 def test_there_is_a_migration_to_each_version() -> None:
     assert sorted(schema.MIGRATIONS) == list(range(2, schema.VERSION + 1))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +168,44 @@ def test_a_commitment_waits_for_what_is_not_read_yet(
         world.end()
 
 
+# --- files that cannot be read
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_from_being_found_and_is_tried_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "archive"
+    real = builtins.open
+
+    def fails(path: Any, *args: Any, **more: Any) -> Any:
+        if str(path).endswith("1.2.9.3.dcm"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", fails)
+        with archive_in(world, folder) as archive:
+            requestor = asking(world, archive)
+            sources = [image(f"1.2.9.{number}") for number in range(5)]
+            assert stored(world, requestor, *sources) == [0] * 5
+            rest = {f"1.2.9.{number}" for number in (0, 1, 2, 4)}
+            assert found(world, requestor) == rest
+            assert stored(world, requestor, image("1.2.9.5")) == [0]
+            assert found(world, requestor) == {*rest, "1.2.9.5"}
+            world.end()
+        assert found_after_a_start(world, folder) == {*rest, "1.2.9.5"}
+        assert os.listdir(folder / "journal") == []
+        with ArchiveFolder(str(folder)) as opened:
+            problems = [finding for finding in verify(opened) if finding.problem]
+            assert [finding.path for finding in problems] == ["1.2.3/1.2.3.4/1.2.9.3.dcm"]
+            assert "Input/output error" in problems[0].problem
+    lines = world.lines("1.2.9.3.dcm: cannot be read, tried")
+    assert len(lines) == 2  # of the store, and of the next start
+    assert found_after_a_start(world, folder) == {*rest, "1.2.9.3", "1.2.9.5"}
+    with ArchiveFolder(str(folder)) as opened:
+        assert opened.index.unreadable() == []
+
+
 # --- an index of an older version
 
 
@@ -190,6 +231,7 @@ def make_older(folder: Path) -> None:
         at = header.index(struct.pack("<HH2s", 0x0040, 0x0275, b"SQ"))
         connection.execute(schema.series.update().values(header=header[:at]))
         connection.execute(schema.info.update().values(value="2"))
+        schema.unreadable.drop(connection)
     engine.dispose()
 
 

@@ -182,6 +182,24 @@ class Index:
         """Whether there are such files."""
         return self.reading is not None
 
+    def note_unreadable(self, paths: Iterable[str]) -> None:
+        """Note files that could not be read."""
+        new = set(paths).difference(self.unreadable())
+        if new:
+            with self._engine.begin() as connection:
+                connection.execute(schema.unreadable.insert(), [{"path": path} for path in new])
+
+    def unreadable(self) -> list[str]:
+        """The files that could not be read."""
+        return [row[0] for row in self.fetch(sa.select(schema.unreadable.c.path))]
+
+    def forget_unreadable(self, paths: Sequence[str]) -> None:
+        """These could be read, or are gone."""
+        table = schema.unreadable
+        with self._engine.begin() as connection:
+            for part in _parts(paths):
+                connection.execute(table.delete().where(table.c.path.in_(part)))
+
     # --- storage commitment requests, and reports
 
     def keep_report(self, transaction: str, ae_title: str, report: str) -> None:

@@ -10,7 +10,8 @@ asks to be `up_to_date`, which fires when all that was acknowledged before it ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import errno
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,9 @@ _MANY = 2000  # instances that do not wait for a pause
 _BATCH = 1000
 _RETRY = 5.0  # seconds until a failed batch is tried again
 
+# A medium that cannot be read, and no file at all. What else fails, such as a permission, may be a
+# matter of the whole folder, and end: then no instance is left out.
+_OF_A_FILE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EISDIR, errno.ENODATA)
 _log = Logger()
 
 
@@ -112,7 +116,7 @@ class Indexer:
     def _add(self, batch: list[str], indexed: int) -> None:
         """In the thread: read headers, add rows, forget the journal."""
         with self._folder.indexing():  # headers too, for another may replace a file meanwhile
-            for replaced in self._add_rows(list(headers_of(self._folder, batch))):
+            for replaced in self._add_rows(headers_of(self._folder, batch)):
                 self._remove(replaced)
         try:
             self._journal.forget(indexed)
@@ -178,15 +182,35 @@ class Indexer:
         self._index.close()
 
 
-def headers_of(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[InstanceHeader]:
-    """The headers of those files that are there and can be indexed. Raises `OSError`."""
+def headers_of(folder: ArchiveFolder, paths: Sequence[str]) -> list[InstanceHeader]:
+    """The headers of those files that are there and can be indexed. One that cannot be read is
+    noted in the index, to be tried again at the next start. Raises `OSError` where that is no
+    matter of a file."""
+    failed: dict[str, OSError] = {}
+    headers = list(readable(folder, paths, failed))
+    if failed:
+        folder.index.note_unreadable(list(failed))
+    return headers
+
+
+def readable(
+    folder: ArchiveFolder, paths: Iterable[str], failed: dict[str, OSError]
+) -> Iterator[InstanceHeader]:
+    """The headers of those files that can be read; those that cannot go to ``failed``."""
     for path in paths:
         try:
             yield replace(InstanceHeader.read(folder.absolute(path)), path=path)
         except FileNotFoundError:
             continue  # replaced or deleted meanwhile
-        except OSError:
-            raise
+        except OSError as error:
+            if error.errno not in _OF_A_FILE:
+                raise
+            failed[path] = error
+            _log.error(
+                "not indexed: {path}: cannot be read, tried again at the next start: {text}",
+                path=path,
+                text=error.strerror or error,
+            )
         except Unindexable as error:
             _log.warn("not indexed: {error}", error=error)
         except Exception as error:

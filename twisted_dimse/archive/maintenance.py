@@ -47,12 +47,15 @@ def verify(folder: ArchiveFolder) -> Iterator[Finding]:
     anew = folder.index.reading is not None
     index = folder.index.renew if anew else folder.index.add
     unindexed: list[InstanceHeader] = []
+    unreadable: list[str] = []
     for path in expand_paths([folder.instances]):
         relative = folder.relative(path)
         expected = known.pop(relative, None)
         try:
             header = replace(InstanceHeader.read(path), path=relative)
         except (OSError, Unindexable) as error:
+            if isinstance(error, OSError):
+                unreadable.append(relative)
             yield Finding(relative, f"cannot be read: {error}")
             continue
         found = (header.sop_instance_uid, header.offset, header.size)
@@ -73,6 +76,8 @@ def verify(folder: ArchiveFolder) -> Iterator[Finding]:
         yield Finding(relative, "in the index, but there is no file", mended=True)
     folder.journal.forget_all()  # every file was looked at
     folder.index.reading = None
+    folder.index.forget_unreadable(folder.index.unreadable())
+    folder.index.note_unreadable(unreadable)
 
 
 def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Finding]:

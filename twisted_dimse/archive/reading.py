@@ -1,7 +1,8 @@
 """Files that were there before the index: read behind the responses, until it has them all.
 
 So it is where the database was lost, or is of an older version that kept less of each instance. The
-archive serves meanwhile, and a restart goes on where the last run came to.
+archive serves meanwhile, and a restart goes on where the last run came to. Files that an earlier
+run could not read are tried again, too.
 
     reader = Reader(folder, reactor)
     reader.start()
@@ -23,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive.folder import ArchiveFolder
-from twisted_dimse.archive.indexer import headers_of, in_one_line
+from twisted_dimse.archive.indexer import headers_of, in_one_line, readable
 from twisted_dimse.datastream import expand_paths
 
 _BATCH = 200
@@ -48,11 +49,12 @@ class Reader:
     def start(self) -> None:
         """Begin, where there is something to read."""
         self._pool.start()
-        reading = self._index.reading
-        if reading is None:
+        reading, unreadable = self._index.reading, self._index.unreadable()
+        if reading is None and not unreadable:
             return
-        _log.info("the index is made from the files that are there: what is not read yet is missed")
-        self._running = deferToThreadPool(self._reactor, self._pool, self._read, reading)
+        self._running = deferToThreadPool(
+            self._reactor, self._pool, self._read_all, reading, unreadable
+        )
         self._running.addErrback(
             lambda failure: _log.failure("not all files were read for the index", failure)
         )
@@ -62,8 +64,30 @@ class Reader:
         self._stopping.set()
         return self._running.addBoth(lambda _: self._pool.stop())
 
+    def _read_all(self, reading: str | None, unreadable: list[str]) -> None:
+        """In the thread."""
+        if unreadable:
+            self._try_again(unreadable)
+        if reading is not None:
+            _log.info(
+                "the index is made from the files that are there: what is not read yet is missed"
+            )
+            self._read(reading)
+
+    def _try_again(self, unreadable: list[str]) -> None:
+        """Files that could not be read before; those that can be read now are forgotten."""
+        failed: dict[str, OSError] = {}
+        try:
+            with self._folder.indexing():
+                self._index.renew(readable(self._folder, unreadable, failed))
+            self._index.forget_unreadable([path for path in unreadable if path not in failed])
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            _log.error(
+                "unreadable files are left for the next start: {text}", text=in_one_line(error)
+            )
+
     def _read(self, reading: str) -> None:
-        """In the thread. Half of the time is left to who stores and asks."""
+        """Half of the time is left to who stores and asks."""
         count = 0
         paths = self._paths(reading)
         while batch := list(islice(paths, _BATCH)):

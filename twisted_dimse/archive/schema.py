@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
-VERSION = 3
+VERSION = 4
 
 # What brings a database of the version before to a version. `Index.open` runs those that are
 # missing, in one transaction; a new database has it all from the tables below.
@@ -35,6 +35,7 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     3: lambda connection: _run(
         connection, "INSERT INTO info (key, value) VALUES ('reading', '') ON CONFLICT DO NOTHING"
     ),
+    4: lambda connection: _create_unreadable(connection),
 }
 
 metadata = MetaData()
@@ -105,6 +106,9 @@ instances = Table(
     Index("instances_series_class", "series", "sop_class"),
 )
 
+# Files that could not be read when they were to be indexed.
+unreadable = Table("unreadable", metadata, Column("path", Text, primary_key=True))
+
 # Storage commitment requests of which the result was not delivered yet.
 commitments = Table(
     "commitments",
@@ -113,6 +117,10 @@ commitments = Table(
     Column("ae_title", String(16), nullable=False),
     Column("report", Text, nullable=False),
 )
+
+
+def _create_unreadable(connection: Connection) -> None:
+    unreadable.create(connection)
 
 
 def _run(connection: Connection, statement: str) -> None:
