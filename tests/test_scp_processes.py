@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessTerminated
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
+from twisted.python.failure import Failure
 
 from twisted_dimse.scp.channel import Channel
-from twisted_dimse.scp.master import _event
+from twisted_dimse.scp.master import _event, _Process
 from twisted_dimse.scp.ports import SharedPort, inherited
 from twisted_dimse.scp.shared import Shared
 
@@ -127,6 +129,27 @@ def test_a_question_to_one_that_is_gone_fails() -> None:
     after = pair.ask("anything")
     assert [each[0].check(ConnectionResetError) for each in (before, after)]
     assert before[0].check(ConnectionResetError)
+
+
+def test_a_question_to_a_process_whose_pipe_is_closed_fails_when_it_has_ended() -> None:
+    """There is a while between the two."""
+
+    class Closed:
+        pid = 7
+
+        def writeToChild(self, descriptor: int, _octets: bytes) -> None:
+            raise KeyError(descriptor)  # as Twisted's does
+
+    ended: list[str] = []
+    process = _Process({}, {}, lambda _pid, how: ended.append(how), Clock())
+    process.makeConnection(Closed())
+    answer = process.channel.ask("index")
+    failures: list[Any] = []
+    answer.addErrback(failures.append)
+    assert not failures
+    process.processEnded(Failure(ProcessTerminated(signal=9)))
+    assert failures[0].check(ConnectionResetError)
+    assert ended == ["was ended by signal 9"]
 
 
 def test_an_answer_that_nobody_waits_for_any_more_is_passed_over() -> None:

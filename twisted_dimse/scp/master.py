@@ -345,7 +345,8 @@ class _Process(ProcessProtocol):
             self.transport.signalProcess("KILL")
 
     def _write(self, octets: bytes) -> None:
-        self.transport.writeToChild(ASKED, octets)
+        with suppress(KeyError):  # the pipe is closed: `processEnded` will tell who waits
+            self.transport.writeToChild(ASKED, octets)
 
 
 def _event(line: bytes) -> dict[str, Any]:
