@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -96,11 +95,8 @@ class BufferedFile(PartialFile):
             self._in_thread(super().discard)
 
     def flush(self) -> None:
-        """Write what is kept, and have it on its way to the disk before anybody waits for it."""
+        """Write what is kept."""
         self._put_kept()
-        if hasattr(os, "posix_fadvise"):  # Linux begins to write what it is told is not needed
-            with suppress(OSError):
-                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         """Have the octets on the disk, and close."""

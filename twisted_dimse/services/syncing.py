@@ -1,9 +1,10 @@
-"""Durable filing in groups: what several stores wait for is synced together, off the reactor.
+"""Durable filing: what several stores wait for is synced together, off the reactor.
 
-While one group is being synced the next gathers, so many senders, or a window, share the cost. For
-each group the octets of every file are synced, all are recorded (`InstanceFiles.record`), each gets
-its name, and each folder that changed is synced once; then all are acknowledged. Where one step
-fails for one file, that file has no name afterwards, and the others go on.
+The octets of each file are written and synced in a thread of its own, at the same time as those of
+others. Then names are given to a group of files at once; while one group has its turn the next
+gathers, so many senders, or a window, share the cost: all are recorded (`InstanceFiles.record`),
+each gets its name, and each folder that changed is synced once; then all are acknowledged. Where
+one step fails for one file, that file has no name afterwards, and the others go on.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class _Stage:
 
 
 class GroupSync:
-    """Syncs groups of files, in threads that ``in_thread`` gives: the octets of one group while the
-    names of the group before it are given.
+    """Syncs files in threads that ``in_thread`` gives: the octets of each at once, and then names
+    and folders of one group after another.
 
     ``unplaced`` is called, in a thread, with what was recorded and did not get its name.
     """
@@ -84,7 +85,7 @@ class GroupSync:
         self._unplaced = unplaced
         self._place = place
         self._record = record
-        self._octets = _Stage(in_thread, self._sync_octets)
+        self._in_thread = in_thread
         self._names = _Stage(in_thread, self._name)
         # Series folders whose own entries, and those of the folders above, this run has synced.
         self._whole: set[str] = set()
@@ -93,15 +94,18 @@ class GroupSync:
         """Fires when the file is on the disk under its name, and recorded. Fails with what
         ``place`` raises, or `OSError`; the file is gone then, and what bore its name before bears
         it again."""
-        synced = self._octets.submit(complete)
+        synced = self._in_thread(self._sync_octets, complete)
         return synced.addCallback(lambda _: self._names.submit(complete))
 
-    def _sync_octets(self, files: list[Complete]) -> list[Failure | None]:
-        failures = {one: why for one in files if (why := _attempt(one.file.flush))}
-        for one in files:
-            if one not in failures and (why := _attempt(one.file.sync)):
-                failures[one] = why
-        return _results(files, failures)
+    @staticmethod
+    def _sync_octets(complete: Complete) -> None:
+        """In a thread, several at once: a file system syncs them together."""
+        try:
+            complete.file.flush()
+            complete.file.sync()
+        except BaseException:
+            complete.file.remove()
+            raise
 
     def _name(self, files: list[Complete]) -> list[Failure | None]:
         # Before the names: what is recorded and has no file is passed over, not the reverse.
