@@ -353,6 +353,11 @@ class Reactor(Clock):
         self.threads_held = False
         self._work: list[Callable[[], None]] = []
 
+    @property
+    def waiting_in_threads(self) -> int:
+        """How many pieces of work have a thread and are not done."""
+        return len(self._work)
+
     def getThreadPool(self) -> Reactor:
         return self
 

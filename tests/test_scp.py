@@ -383,16 +383,20 @@ def limited() -> Iterator[Server]:
 def associated(port: int) -> Client:
     """A client with an association. Where the slots are taken, it asks again for some seconds,
     since a server may hear of the end of another one later than of this one."""
-    deadline = time.monotonic() + 5
-    while True:
+    clients: list[Client] = []
+
+    def accepted() -> bool:
         client = Client(port)
         client.send(raw.associate_rq())
         answer = client.read()
         if answer is not None and answer[0] == raw.ASSOCIATE_AC:
-            return client
+            clients.append(client)
+            return True
         client.socket.close()
-        assert time.monotonic() < deadline, f"rejected: {answer}"
-        time.sleep(0.02)
+        return False
+
+    peers.wait_until(accepted)
+    return clients[0]
 
 
 def test_associations_beyond_the_limit_are_rejected_for_the_moment(limited: Server) -> None:

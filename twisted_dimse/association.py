@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_dimse import telemetry
+from twisted_dimse import ending, telemetry
 from twisted_dimse.datastream import DiscardingSink
 from twisted_dimse.dimse import command as commands
 from twisted_dimse.dimse.command import CommandSet
@@ -34,7 +34,6 @@ from twisted_dimse.errors import (
     ContextNotAccepted,
     DimseError,
     ProtocolViolation,
-    printable,
 )
 from twisted_dimse.handler import Handler
 from twisted_dimse.operations import ServiceUser
@@ -102,7 +101,7 @@ class Association(ServiceUser):
         self.window = Window()
         self.closed: Deferred[DimseError | None] = Deferred()
         self.messages = 0
-        self.instances = 0  # of C-STOREs answered, in either direction
+        self.instances = 0  # of C-STOREs performed and answered, in either direction
         self.handler = handler or Handler()
         self.reactor = reactor
         self.transcoder = transcoder or Transcoder(reactor)
@@ -128,6 +127,11 @@ class Association(ServiceUser):
     @property
     def requestor(self) -> bool:
         return self._request is not None
+
+    @property
+    def role(self) -> str:
+        """ "requestor" or "acceptor"."""
+        return "requestor" if self.requestor else "acceptor"
 
     @property
     def alive(self) -> bool:
@@ -248,7 +252,7 @@ class Association(ServiceUser):
             telemetry.emit(
                 telemetry.AssociationNegotiated(
                     self.number,
-                    self._role,
+                    self.role,
                     agreement.calling_ae_title,
                     agreement.called_ae_title,
                     len(agreement.results),
@@ -268,7 +272,7 @@ class Association(ServiceUser):
         if self._request is not None:
             self.protocol.request_sent()
         if telemetry.subscribers:
-            event = telemetry.AssociationConnecting(self.number, self._role, self.address)
+            event = telemetry.AssociationConnecting(self.number, self.role, self.address)
             telemetry.emit(event)
 
     def associate_requested(self, request: pdu.AssociateRQ) -> None:
@@ -323,7 +327,8 @@ class Association(ServiceUser):
                 return wait
             if wait is None:
                 result = self._data_complete(incoming)
-                return None if result is None else self._deferred_of(result)
+                # Mostly None, and to ask whether it is a Deferred costs a microsecond.
+                return result if result is not None and isinstance(result, Deferred) else None
             wait.addCallback(lambda _: None if self._over else self._data_complete(incoming))
             return wait
         except ProtocolViolation as violation:
@@ -355,7 +360,8 @@ class Association(ServiceUser):
     def association_ended(self, indication: AbortIndication) -> None:
         if self._released and indication.lost:
             return
-        self._end(self._error_of(indication))
+        unanswered = self.requestor and self.agreement is None
+        self._end(ending.error_of(indication, awaits_answer=unanswered))
 
     def timed_out(self, what: str) -> None:
         self._end(AssociationTimeout(what))
@@ -371,8 +377,8 @@ class Association(ServiceUser):
         self._end(self._reason)
         if self._decision is not None:
             self._decision.forget(self)
-        self._report()
         reason = self._reason
+        ending.report(self, reason, self.seconds() - self._begun)
         self._tell_of_end(reason)
         self.closed.callback(reason)
         if self.agreement is not None and not self.requestor:
@@ -458,10 +464,6 @@ class Association(ServiceUser):
             raise ProtocolViolation(f"a response that cannot be taken: {result.value}")
         return result
 
-    @staticmethod
-    def _deferred_of(result: Any) -> Deferred[Any] | None:
-        return result if isinstance(result, Deferred) else None
-
     def _violated(self, violation: ProtocolViolation) -> None:
         self._end(violation)
         self.protocol.violated(str(violation), violation.reason)
@@ -513,10 +515,6 @@ class Association(ServiceUser):
 
     # --- the end
 
-    @property
-    def _role(self) -> str:
-        return "requestor" if self.requestor else "acceptor"
-
     def _end(self, reason: DimseError | None) -> None:
         """Let nothing outlive the association. The first reason is the one that counts."""
         if self._over:
@@ -540,17 +538,6 @@ class Association(ServiceUser):
         if self.requestor and not self.negotiated.called:
             self.negotiated.errback(self._refused or reason or ConnectionLost("released"))
 
-    def _error_of(self, indication: AbortIndication) -> DimseError:
-        if indication.lost:
-            if self.requestor and self.agreement is None:
-                return ConnectionLost("it hung up without an answer. Perhaps this port takes TLS")
-            return ConnectionLost("the connection was lost")
-        if not indication.by_us:
-            return AssociationAborted(indication.source, indication.reason)
-        if indication.violation:
-            return ProtocolViolation(indication.violation, indication.reason)
-        return AssociationAborted(0, 0, by_us=True)
-
     def _tell_handler(self, reason: DimseError | None) -> None:
         try:
             if reason is None:
@@ -559,73 +546,6 @@ class Association(ServiceUser):
                 self.handler.aborted(self, reason)
         except Exception:
             _log.failure("association {number}: its handler failed at the end", number=self.number)
-
-    def _report(self) -> None:
-        """One line for each association, with its end in words and figures."""
-        protocol, reason = self.protocol, self._reason
-        seconds = self.seconds() - self._begun
-        if telemetry.subscribers:
-            self._emit_end(seconds)
-        if isinstance(reason, ConnectionFailed):
-            _log.info(
-                "association {number}, {peer} at {address}: {why}",
-                number=self.number,
-                peer=self.peer or "nobody",
-                address=self.address,
-                why=str(reason),
-            )
-            return
-        how = "released" if reason is None else str(reason)
-        octets = protocol.octets_received + protocol.octets_sent
-        _log.info(
-            "association {number}, {calling} at {address} to {called}: {how} after "
-            "{what}, {size} in {seconds:.1f} s",
-            number=self.number,
-            calling=printable(self.calling_ae_title) or "nobody",
-            address=self.address,
-            called=printable(self.called_ae_title) or "nobody",
-            how=how,
-            what=self._what_moved(),
-            messages=self.messages,
-            instances=self.instances,
-            size=_in_words(octets),
-            seconds=seconds,
-        )
-
-    def _what_moved(self) -> str:
-        """Instances where there were some, for they are what an association is for."""
-        count, what = self.instances, "instance"
-        if not count:
-            count, what = self.messages, "message"
-        return f"{count} {what}{'s' * (count != 1)}"
-
-    def _emit_end(self, seconds: float) -> None:
-        reason, protocol = self._reason, self.protocol
-        if isinstance(reason, AssociationRejected):
-            telemetry.emit(
-                telemetry.AssociationNotMade(
-                    self.number, self._role, reason.result, reason.source, reason.reason
-                )
-            )
-        how = "released" if reason is None else "aborted"
-        by_us = isinstance(reason, (ProtocolViolation, AssociationTimeout))
-        if isinstance(reason, (ConnectionLost, ConnectionFailed)):
-            how = "lost"
-        elif isinstance(reason, AssociationAborted):
-            by_us = reason.by_us
-        telemetry.emit(
-            telemetry.AssociationEnded(
-                self.number,
-                self._role,
-                how,
-                by_us,
-                str(reason or ""),
-                self.messages,
-                protocol.octets_received,
-                protocol.octets_sent,
-                seconds,
-            )
-        )
 
 
 def _no_connections(peer: Any, **_options: Any) -> Deferred[Association]:
@@ -638,12 +558,3 @@ def _classes(request: pdu.AssociateRQ) -> str:
 
     first, *more = dict.fromkeys(context.abstract_syntax for context in request.contexts)
     return name_of(first) + (f" and {len(more)} more" if more else "")
-
-
-def _in_words(octets: int) -> str:
-    size = float(octets)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

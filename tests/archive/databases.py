@@ -15,12 +15,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from peers import SECONDS, absent
+from peers import SECONDS, absent, wait_until
 
 
 def _program(name: str) -> str:
@@ -78,12 +77,8 @@ class PostgreSQL:
             cwd=self._folder,
             **self._user,
         )
-        deadline = time.monotonic() + SECONDS
-        while not self._answers():
-            said = Path(self._folder, "log").read_text()
-            assert self._process.poll() is None, said
-            assert time.monotonic() < deadline, said
-            time.sleep(0.05)
+        wait_until(lambda: self._answers() or self._process.poll() is not None, within=SECONDS)
+        assert self._process.poll() is None, Path(self._folder, "log").read_text()
 
     def crash(self) -> None:
         """End it at once, with all that it serves: the next start recovers."""

@@ -194,6 +194,16 @@ class Clients:
         assert self._process.stdin is not None
         print(*words, file=self._process.stdin, flush=True)
 
+    def send_for_a_while(
+        self, server: Server, senders: int, first: int, log: Path, chance: random.Random
+    ) -> None:
+        """Begin to send, and return once the server has acknowledged some, which ``log`` has: at a
+        moment that nobody chose."""
+        log.write_text("")
+        goal = chance.randrange(1, 200)
+        self.begin("send", server.port, senders, first, log)
+        wait_until(lambda: log.read_bytes().count(b"\n") >= goal, within=SECONDS)
+
     def answer(self) -> Any:
         assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
@@ -236,11 +246,7 @@ def killed_rounds(
             if number == rounds:
                 server.stopped()
                 return
-            log.write_text("")
-            # Once it has begun to acknowledge, at a moment that nobody chose.
-            goal = chance.randrange(1, 200)
-            clients.begin("send", server.port, senders, number * 1000, log)
-            wait_until(lambda: _count(log) >= goal, within=SECONDS)  # noqa: B023
+            clients.send_for_a_while(server, senders, number * 1000, log, chance)
             server.kill()
             also()
             clients.answer()
@@ -264,10 +270,7 @@ def killed_with_workers(folder: Path, rounds: int, senders: int, seed: int) -> N
             if number == rounds:
                 server.stopped()
                 return
-            log.write_text("")
-            goal = chance.randrange(1, 200)
-            clients.begin("send", server.port, senders, number * 1000, log)
-            wait_until(lambda: _count(log) >= goal, within=SECONDS)  # noqa: B023
+            clients.send_for_a_while(server, senders, number * 1000, log, chance)
             workers = psutil.Process(server.process.pid).children()
             chance.shuffle(workers)
             workers[0].kill()
@@ -303,10 +306,6 @@ def check(server: Server, clients: Clients, acknowledged: list[str]) -> None:
         sender, count = map(int, uid.split(".")[-2:])
         [file] = server.instances.glob(f"*/*/{uid}.dcm")
         assert file.read_bytes().endswith(instance(sender, count).data), uid
-
-
-def _count(log: Path) -> int:
-    return log.read_bytes().count(b"\n")
 
 
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:

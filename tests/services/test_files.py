@@ -471,6 +471,18 @@ def test_what_waits_together_is_synced_together(
     assert len(calls.of("rename")) == 10
 
 
+def test_a_disk_that_stalls_holds_some_threads_and_not_all(world: World, tmp_path: Path) -> None:
+    _, handler = filing(world, tmp_path, durability="sync")
+    requestor, _ = world.associate(handler, window=16)
+    world.clock.threads_held = True
+    storing = [requestor.store(source(f"1.2.{number}")) for number in range(16)]
+    world.run()
+    assert world.clock.waiting_in_threads == 6
+    world.clock.threads_held = False
+    world.run()
+    assert [outcome(one).status for one in storing] == [0] * 16
+
+
 @pytest.mark.parametrize("durability", DURABILITIES)
 def test_an_instance_is_recorded_before_it_is_acknowledged(
     world: World, tmp_path: Path, durability: str

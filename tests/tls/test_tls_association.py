@@ -59,7 +59,7 @@ def log() -> Iterator[list[str]]:
     lines: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
-        if event.get("log_namespace") == "twisted_dimse.association":
+        if event.get("log_namespace") == "twisted_dimse.ending":
             lines.append(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)

@@ -46,14 +46,13 @@ class Nodes:
     def logged(self, since: int, said: str, *, count: int = 1) -> list[str]:
         """The lines about associations from line ``since`` of the log on that say so, when they
         are there; the last words on associations of earlier tests may come between them."""
-        deadline = time.monotonic() + raw.SECONDS
-        while True:
-            lines = [line for line in self.server.out[since:] if "association " in line]
-            lines = [line for line in lines if said in line]
-            if len(lines) >= count:
-                return lines
-            assert time.monotonic() < deadline, self.server.said
-            time.sleep(0.02)
+
+        def lines() -> list[str]:
+            about = [line for line in self.server.out[since:] if "association " in line]
+            return [line for line in about if said in line]
+
+        peers.wait_until(lambda: len(lines()) >= count, within=raw.SECONDS)
+        return lines()
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +83,12 @@ def nodes(folder: Path) -> Iterator[Nodes]:
         options += ["--listen", f"{endpoint}:interface=127.0.0.1"]
     with peers.serving(*options) as running:
         running.wait_for_line("listens at", after=0)
-        deadline = time.monotonic() + peers.SECONDS
-        while len(ports := re.findall(r"listens at 127.0.0.1:(\d+)", "\n".join(running.out))) < 8:
-            assert time.monotonic() < deadline, running.said
-            time.sleep(0.02)
-        named = dict(zip(endpoints, map(int, ports), strict=True))
+
+        def ports() -> list[str]:
+            return re.findall(r"listens at 127.0.0.1:(\d+)", "\n".join(running.out))
+
+        peers.wait_until(lambda: len(ports()) == len(endpoints), within=peers.SECONDS)
+        named = dict(zip(endpoints, map(int, ports()), strict=True))
         yield Nodes(running, named, authority, authority.issue("modality"))
 
 

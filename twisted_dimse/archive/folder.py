@@ -74,11 +74,11 @@ class ArchiveFolder:
     def indexing(self) -> Iterator[None]:
         """One at a time adds to the index, among threads and among processes. Blocks; not for the
         reactor's thread."""
-        with self._indexing, self._indexing_here():
+        with self._indexing, self._indexing_among_processes():
             yield
 
     @contextmanager
-    def _indexing_here(self) -> Iterator[None]:
+    def _indexing_among_processes(self) -> Iterator[None]:
         if self.part is None:
             yield
             return

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,6 +42,7 @@ from twisted_dimse.uids import is_valid_uid
 DURABILITIES = ("commit", "sync")
 ON_DUPLICATE = ("replace", "keep", "reject")
 NO_STUDY, NO_SERIES = "no-study", "no-series"
+_MOST_THREADS = 6  # of the reactor's ten, for a disk that stalls may hold them all
 _PLACE_UIDS = frozenset((STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
 
 _log = Logger()
@@ -90,6 +91,7 @@ class InstanceFiles:
         self._unplaced = unplaced
         self._naming = naming or nullcontext()
         self._reactor = reactor
+        self._threads = DeferredSemaphore(_MOST_THREADS)
         self._group = GroupSync(self.in_thread, self.place, record, unplaced)
         self._numbers = itertools.count(1)
         os.makedirs(self.incoming, exist_ok=True)
@@ -166,8 +168,9 @@ class InstanceFiles:
         return None
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Run file work off the reactor."""
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
+        """Run file work off the reactor, as soon as one of `_MOST_THREADS` is free."""
+        pool = self._reactor.getThreadPool()
+        return self._threads.run(deferToThreadPool, self._reactor, pool, function, *args)
 
     @staticmethod
     def _in_folder(function: Callable[[str, str], None], partial: str, final: str) -> bool:
