@@ -41,7 +41,7 @@ async def store(reactor: Any, peer: str, folder: str, window: str = "") -> None:
                 await association.store(path)
 
         queue = iter(paths)
-        senders = [defer.ensureDeferred(send(queue)) for _ in range(operations or 1)]
+        senders = [defer.ensureDeferred(send(queue)) for _ in range((operations or 1) + 1)]
         await defer.gatherResults(senders, consumeErrors=True)
 
 

@@ -498,6 +498,9 @@ class Association(ServiceUser):
     def _send(self, message: OutgoingMessage) -> None:
         self.protocol.send(message)
 
+    def _send_queued(self) -> None:
+        self.protocol.sender.pump()
+
     def _withdraw(self, message: OutgoingMessage) -> bool:
         return self.protocol.sender.outgoing.withdraw(message)
 

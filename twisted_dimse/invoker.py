@@ -49,6 +49,7 @@ class Operation:
         "message_id",
         "octets",
         "on_pending",
+        "opened",
         "request",
         "result",
     )
@@ -67,6 +68,8 @@ class Operation:
         self.request = request
         self.field: int = request["CommandField"]
         self.data = data
+        # What ``data`` gave, or raised, before its turn.
+        self.opened: bytes | BinaryIO | Exception | None = None
         self.result = result
         self.check = check
         self.on_pending = on_pending
@@ -85,8 +88,32 @@ class Operation:
     def cancellable(self) -> bool:
         return self.field in _CANCELLABLE
 
+    def open(self) -> None:
+        """Open the data set ahead of its turn. Where that fails, its turn will tell."""
+        if self.data is not None and self.opened is None:
+            try:
+                self.opened = self.data()
+            except Exception as error:
+                self.opened = error
+
+    def take_data(self) -> bytes | BinaryIO | None:
+        """The data set, opened now or before. Raises what opening it raises."""
+        opened, self.opened = self.opened, None
+        if isinstance(opened, Exception):
+            raise opened
+        if opened is None and self.data is not None:
+            return self.data()
+        return opened
+
+    def drop(self) -> None:
+        """It will not be sent: let go of what was opened."""
+        opened, self.opened = self.opened, None
+        if opened is not None and not isinstance(opened, (bytes, Exception)):
+            opened.close()
+
     def end(self, result: Any) -> None:
         """Fire the Deferred, unless nobody waits for it any more."""
+        self.drop()
         deferred, self.deferred = self.deferred, None
         if not self.disowned and deferred is not None:
             self.disowned = True
@@ -115,6 +142,10 @@ class Invoker:
                     self._send_cancel(operation)
                 return
 
+    def awaits_turn(self, deferred: Deferred[Any]) -> bool:
+        """Whether the operation of a Deferred has not begun, since the window is full."""
+        return any(operation.deferred is deferred for operation in self._invocations.waiting)
+
     # --- given by the association
 
     def _refusal(self) -> DimseError | None:
@@ -122,6 +153,10 @@ class Invoker:
         raise AssertionError("an Association says")
 
     def _send(self, message: OutgoingMessage) -> None:
+        raise AssertionError("an Association says")
+
+    def _send_queued(self) -> None:
+        """Send now what would go out at the end of this turn."""
         raise AssertionError("an Association says")
 
     def _withdraw(self, message: OutgoingMessage) -> bool:
@@ -142,6 +177,8 @@ class Invoker:
         deferred: Deferred[Any] = Deferred(lambda _deferred: self._disown(operation))
         operation.deferred = deferred
         self._invocations.submit(operation)
+        if self._invocations.waiting:
+            self._invocations.waiting[0].open()
         if self._queues:
             for queue in list(self._queues):
                 queue.go_on()  # what reads slowly may not hold up what comes after it
@@ -154,7 +191,7 @@ class Invoker:
         request["MessageID"] = message_id
         try:
             encoded = commands.encode(request)
-            data = operation.data() if operation.data is not None else None
+            data = operation.take_data()
         except Exception as error:
             self._invocations.end(message_id)
             operation.end(Failure(error))
@@ -173,6 +210,7 @@ class Invoker:
         out does not go."""
         operation.disowned = True
         if self._invocations.withdraw(operation):
+            operation.drop()
             return
         if operation.message is not None and self._withdraw(operation.message):
             if telemetry.subscribers:
@@ -252,20 +290,32 @@ class Invoker:
         self._invocations.end(operation.message_id)
         if telemetry.subscribers:
             self._note_end(operation, command["Status"])
+        # The next is on its way before anybody looks at this result: the peer works meanwhile.
+        self._begin_waiting()
         operation.end(result)
-        self._advance()
+        self._tell_when_over()
 
     def _advance(self) -> None:
+        if not self._advancing:  # else one cannot begin, and `_begin_waiting` goes on to the next
+            self._begin_waiting()
+            self._tell_when_over()
+
+    def _begin_waiting(self) -> None:
         invocations = self._invocations
-        if self._advancing:
-            return  # one that cannot begin: the loop below goes on to the next
+        if not invocations.waiting or self._advancing:
+            return
+        self._advancing = True
+        try:
+            invocations.advance()
+        finally:
+            self._advancing = False
+        if len(invocations.outstanding) == 1:
+            self._send_queued()  # the peer has nothing else to do
         if invocations.waiting:
-            self._advancing = True
-            try:
-                invocations.advance()
-            finally:
-                self._advancing = False
-        if not invocations.outstanding and not invocations.waiting:
+            invocations.waiting[0].open()
+
+    def _tell_when_over(self) -> None:
+        if not len(self._invocations):
             self._operations_over()
 
     def _end_operations(self, reason: BaseException) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock
 from twisted.logger import Logger
 
 from twisted_dimse import telemetry
@@ -124,6 +124,7 @@ class Retrieval:
         self._ahead: deque[Any] = deque()
         self._exhausted = False
         self._under_way = 0
+        self._stores: dict[Deferred[Response], Association] = {}
         self._proposed: frozenset[tuple[str, str]] = frozenset()
         self._reading = DeferredLock()  # lanes take turns at the handler's iterator
         self._comment = ""
@@ -131,6 +132,7 @@ class Retrieval:
 
     async def run(self) -> tuple[int, Any, dict[str, Any]]:
         """Send all; the final response's status, identifier and elements."""
+        self._request.on_cancel(self._take_back)
         try:
             if self._opener is None:
                 await self._send_on(self._request.association)
@@ -205,11 +207,8 @@ class Retrieval:
     # --- sending
 
     async def _send_on(self, association: Association) -> None:
-        """Keep the window of the association full until all is sent."""
-        lanes = min(association.window.invoked or _MOST_AT_ONCE, _MOST_AT_ONCE)
-        if lanes == 1:
-            await self._lane(association)
-            return
+        """Keep the window of the association full, and one more ready, until all is sent."""
+        lanes = min((association.window.invoked or _MOST_AT_ONCE) + 1, _MOST_AT_ONCE)
         running = [Deferred.fromCoroutine(self._lane(association)) for _ in range(lanes)]
         for succeeded, result in await DeferredList(running, consumeErrors=True):
             if not succeeded:
@@ -234,6 +233,12 @@ class Retrieval:
             status = response.status
             if category(status) is Category.FAILURE:
                 self._blame(f"the destination answered {status:04X}H", response.comment)
+        except CancelledError:
+            if not self._request.cancelled:
+                raise
+            self._under_way -= 1
+            self._ahead.appendleft(source)
+            return
         except OSError as error:
             self._blame(error.strerror or str(error), str(error))
         except (DimseError, ValueError) as error:
@@ -265,13 +270,24 @@ class Retrieval:
             name = name_of(source.transfer_syntax)
             raise ValueError(f"{name} is not taken and {error}") from error
 
-    def _store_as_it_is(self, association: Association, source: Any) -> Deferred[Response]:
-        return association.store(
+    async def _store_as_it_is(self, association: Association, source: Any) -> Response:
+        stored = association.store(
             source,
             check=False,
             priority=self._request.command.get("Priority") or 0,
             move_originator=self._originator(),
         )
+        self._stores[stored] = association
+        try:
+            return await stored
+        finally:
+            del self._stores[stored]
+
+    def _take_back(self) -> None:
+        """What has not gone out when the request is cancelled does not go."""
+        for stored, association in list(self._stores.items()):
+            if association.awaits_turn(stored):
+                stored.cancel()
 
     def _originator(self) -> tuple[str, int] | None:
         if self._opener is None:

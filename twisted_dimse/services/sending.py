@@ -183,8 +183,8 @@ class _Sending:
             await deferLater(self._reactor, pause, lambda: None)
 
     async def _share(self, association: Association, waiting: deque[FileSource]) -> None:
-        """Keep the window full, and no more than that open at once."""
-        number = min(association.window.invoked or self.most_lanes, self.most_lanes)
+        """Keep the window full, and one more ready."""
+        number = min((association.window.invoked or self.most_lanes) + 1, self.most_lanes)
         await _all(
             [Deferred.fromCoroutine(self._lane(association, waiting)) for _ in range(number)]
         )
