@@ -50,7 +50,7 @@ from twisted_dimse import (
 from twisted_dimse.services.files import InstanceFiles
 
 MATCHES = 5
-INSTANCES = 3
+INSTANCES = 5
 CUTS = (1, 5, 11, 64, 1000, 20_000, 400_000)
 SIZES = (0, 100, 3000, 300_000)
 
