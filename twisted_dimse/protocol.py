@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from twisted_dimse import telemetry
 from twisted_dimse.outgoing import OutgoingMessage
-from twisted_dimse.sender import Sender, plain_socket
+from twisted_dimse.sender import Sender
 from twisted_dimse.tls import words
 from twisted_dimse.upperlayer import pdu
 from twisted_dimse.upperlayer.framing import Fragment
@@ -137,6 +137,7 @@ class AssociationProtocol(Protocol):
         self._acse: Any = None
         self._monitor: Any = None
         self._turn: Any = None
+        self._gathered: list[bytes] | None = None
         self._last_received = 0.0
         self._buffer_size = 0
         self._disconnected = False
@@ -149,7 +150,7 @@ class AssociationProtocol(Protocol):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
         self.sender.start(transport)
-        if plain_socket(transport) is not None:
+        if hasattr(transport, "bufferSize"):
             self._buffer_size = _READ
         self._last_received = self._reactor.seconds()
         self.user.transport_opened()
@@ -169,7 +170,20 @@ class AssociationProtocol(Protocol):
             )
             telemetry.emit(negotiated)
 
+    def gather(self) -> None:
+        """Keep what is received from now on, until `take_gathered`."""
+        self._gathered = []
+
+    def take_gathered(self) -> None:
+        """Take what was kept, as one."""
+        gathered, self._gathered = self._gathered, None
+        if gathered:
+            self.dataReceived(b"".join(gathered))
+
     def dataReceived(self, data: bytes) -> None:
+        if self._gathered is not None:
+            self._gathered.append(data)
+            return
         if not self.octets_received and self._is_strange(data):
             return
         self.octets_received += len(data)
@@ -182,7 +196,7 @@ class AssociationProtocol(Protocol):
             self._flush()
             return
         self._perform_received(events)
-        if self._buffer_size != _READ or len(data) == _READ:
+        if self._buffer_size != _READ or len(data) > _READ - 4096:
             self._choose_buffer_size()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

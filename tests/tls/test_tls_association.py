@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import raw
 from certificates import Authority, Pair
+from memory import CT
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
@@ -29,6 +30,7 @@ from twisted_dimse import (
     connect,
     telemetry,
 )
+from twisted_dimse.datastream import BytesSource, DiscardingSink
 from twisted_dimse.tls.certificates import Files
 from twisted_dimse.tls.connections import ClientConnections
 from twisted_dimse.tls.profiles import profile_named
@@ -155,10 +157,12 @@ def speaking(
     return ClientConnections(profile_named(profile), files, host, verify="required")
 
 
-def calling(node: Node, connections: ClientConnections | None) -> tuple[Any, IOPump]:
+def calling(
+    node: Node, connections: ClientConnections | None, sop_class: str = VERIFICATION
+) -> tuple[Any, IOPump]:
     """Connect to a node, through TLS or not; the Deferred of it, and what carries the octets."""
     endpoint = Joined(node, connections)
-    connecting = connect(Peer("PACS", endpoint), contexts=[VERIFICATION], reactor=node.clock)
+    connecting = connect(Peer("PACS", endpoint), contexts=[sop_class], reactor=node.clock)
     assert endpoint.pump is not None
     endpoint.pump.flush()
     return connecting, endpoint.pump
@@ -202,6 +206,35 @@ async def _echo_and_release(association: Any) -> int:
     response = await association.echo()
     await association.release()
     return int(response.status)
+
+
+class Slices(DiscardingSink):
+    """Notes the octets of the slices that come together."""
+
+    def __init__(self) -> None:
+        self.octets: list[int] = []
+
+    def write_slices(self, slices: list[bytes | memoryview]) -> None:
+        self.octets.append(sum(map(len, slices)))
+
+
+def test_the_records_of_one_read_are_taken_together(
+    authority: Authority, server_pair: Pair
+) -> None:
+    node = Node(f"dicomtls:0:{server_pair.words}")
+    sink = Slices()
+    node.handler.store_sink = lambda _request: sink  # type: ignore[method-assign]
+    connecting, pump = calling(node, speaking(authority), CT)
+    association = result(connecting)
+    size = 200_000
+    image = BytesSource(CT, "1.2.3", association.accepted[0].transfer_syntax, bytes(size))
+    storing = association.store(image)
+    pump.flush()
+    assert result(storing).status == 0
+    assert sum(sink.octets) == size
+    assert max(sink.octets) > 3 * 16384  # of a record
+    association.release()
+    pump.flush()
 
 
 def test_a_handler_sees_the_certificate_of_its_caller(

@@ -38,7 +38,26 @@ class TLSTransport(BufferingTLSTransport):
         if self.strange:
             self.transport.loseConnection()
         else:
-            super().dataReceived(data)  # type: ignore[no-untyped-call]
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        """Have the records of one read, of 16 KiB each, taken together where that is known."""
+        protocol = self.wrappedProtocol
+        gather = getattr(protocol, "gather", None)
+        if gather is not None:
+            gather()
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        if gather is not None:
+            protocol.take_gathered()
+
+    @property
+    def bufferSize(self) -> int:
+        """Octets that are read from the network at once."""
+        return int(self.transport.bufferSize)
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        self.transport.bufferSize = size
 
     @property
     def connection(self) -> Any:
