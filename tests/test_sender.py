@@ -19,7 +19,7 @@ from twisted.internet.defer import gatherResults
 from twisted_dimse import connect, listen
 from twisted_dimse import sender as sending
 from twisted_dimse.outgoing import BLOCK, SPARE
-from twisted_dimse.protocol import AssociationProtocol
+from twisted_dimse.upperlayer.provider import Provider
 
 LENGTHS = [8, 10, 16, 1024, 16384, 131072, 0]  # maximum lengths that peers ask for
 WINDOW = 8
@@ -105,14 +105,14 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[bool, bytearray]]:
     """What each side receives: the requestor's is True's."""
     records = {True: bytearray(), False: bytearray()}
-    receive = AssociationProtocol.dataReceived
+    receive = Provider.receive
 
-    def data_received(protocol: AssociationProtocol, data: bytes) -> None:
-        records[protocol.provider.requestor] += data
-        receive(protocol, data)
+    def received(provider: Provider, data: bytes) -> Any:
+        records[provider.requestor] += data
+        return receive(provider, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(AssociationProtocol, "dataReceived", data_received)
+        patch.setattr(Provider, "receive", received)
         yield records
 
 
