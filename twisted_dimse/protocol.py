@@ -197,7 +197,7 @@ class AssociationProtocol(Protocol):
             return
         self._perform_received(events)
         if self._buffer_size != _READ or len(data) > _READ - 4096:
-            self._choose_buffer_size()
+            self._choose_buffer_size(len(events))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._disconnected = True
@@ -233,10 +233,12 @@ class AssociationProtocol(Protocol):
             return ""
         return words.of_error(reason.value, requestor=self.provider.requestor)
 
-    def _choose_buffer_size(self) -> None:
+    def _choose_buffer_size(self, events: int) -> None:
+        """What is read at once: much of a data set, unless it comes in very small fragments."""
         if not self._buffer_size:
             return
-        size = _READ if self.user.between_messages else _READ_DATA_SET
+        small = self.user.between_messages or events > _MOST_A_TURN
+        size = _READ if small else _READ_DATA_SET
         if size != self._buffer_size:
             self._buffer_size = size
             self.transport.bufferSize = size
