@@ -38,7 +38,8 @@ IDLE, MOST_EACH = 1000, 40.0  # associations, KiB
 def rows(settings: Settings) -> list[Row]:
     """The rates, then the memory of an association that does nothing."""
     ourselves = our_servers()
-    servers = [*ourselves, of_dcmtk("storescp --fork", _storescp)]
+    workers = ours("dimse-scp --workers 2", _two_workers)
+    servers = [*ourselves, workers, of_dcmtk("storescp --fork", _storescp)]
     found = []
     for size in SIZES:
         contestants = [one.contestant(partial(_answering, one, settings, size)) for one in servers]
@@ -59,6 +60,10 @@ def our_servers() -> list[Program]:
 
 def _our_server(port: int, folder: Path) -> Command:
     return our_server(port, folder, "--max-associations", str(2 * max(SIZES)))
+
+
+def _two_workers(port: int, folder: Path) -> Command:
+    return [*_our_server(port, folder), "--workers", "2"]
 
 
 def _our_server_on_uvloop(port: int, folder: Path) -> Command:
