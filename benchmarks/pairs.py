@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks.clients import run_to_end
+from benchmarks.distance import at_a_distance
 from benchmarks.harness import Contestant, Run, Sample
 from benchmarks.instances import Shape
 from benchmarks.peers import Program, Server, echoes, serving
@@ -25,12 +26,16 @@ _FEW = 3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """``count`` instances of one shape, and what warms the server up before a few of them do."""
+    """``count`` instances of one shape, and what warms the server up before a few of them do.
+
+    Client and server are ``distance`` seconds apart.
+    """
 
     settings: Settings
     shape: Shape
     count: int
     warm_up: Callable[[int], None] = echoes
+    distance: float = 0.0
 
 
 def pair(name: str, party: str, client: Program, server: Program, work: Work) -> Contestant:
@@ -45,9 +50,19 @@ def _sending(client: Program, server: Program, work: Work) -> Iterator[Run]:
     with (
         work.settings.new_folder() as folder,
         serving(server, folder, work.warm_up) as running,
+        _way_to(running, work.distance) as running,
     ):
         _send(client, running, few, _FEW, work.shape.size)
         yield partial(_send, client, running, files, work.count, work.shape.size)
+
+
+@contextmanager
+def _way_to(server: Server, distance: float) -> Iterator[Server]:
+    if not distance:
+        yield server
+        return
+    with at_a_distance(server.port, distance) as port:
+        yield replace(server, port=port)
 
 
 def _send(client: Program, server: Server, files: Path, count: int, size: int) -> Sample:
