@@ -9,6 +9,9 @@ What is measured, and how, so that it may be doubted in the right place:
   no code with the library.
 - Peers run at their best setting (`peers`), warm, with TCP_NODELAY=1. Nothing leaves loopback.
 - Files lie on tmpfs where there is one. What a server stored is counted after each run.
+- Memory is touched before it is measured: a file of more than the turn's size is written into
+  the folder and removed right before the timed part, where the folder is on tmpfs
+  (`scratch.warm`). A virtual machine's memory is slow at the first touch.
 - Where two programs are measured together (`pairs`), they are timed by the files they leave.
 - User and system CPU seconds of the measured processes stand beside each figure.
 

@@ -28,7 +28,7 @@ from benchmarks.peers import (
 )
 from benchmarks.processes import usage
 from benchmarks.raw_peer import RawClient, prepare
-from benchmarks.scratch import KIB, Settings, time_between
+from benchmarks.scratch import KIB, Settings, time_between, warm
 
 MARKS = (Mark(1.0, DCMTK),)
 _TITLE = "RAW-PEER"  # what the raw client calls the server, and dcmqrscp knows itself as
@@ -89,6 +89,7 @@ def _fetch(server: Server, settings: Settings, shape: Shape, instances: list[Ins
     getscu = of_dcmtk("getscu +B", partial(_getscu, instances[0].study_uid))
     count = len(instances)
     with settings.new_folder() as folder:
+        warm(folder, count * shape.size)
         before = usage(server.pid)
         run_to_end(getscu, server.port, [folder])
         used = usage(server.pid) - before

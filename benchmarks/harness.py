@@ -68,10 +68,14 @@ class Contestant:
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What is to be reached: a ratio of medians, ours to ``against`` (a party) of at least
-    ``target``; without ``against``, a median of ours of at most ``target``."""
+    ``target``; without ``against``, a median of ours of at most ``target``.
+
+    One with ``of``, a contestant of ours, is for that one instead of the mark for all of them.
+    """
 
     target: float
     against: str | None = None
+    of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

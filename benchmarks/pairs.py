@@ -19,7 +19,7 @@ from benchmarks.harness import Contestant, Run, Sample
 from benchmarks.instances import Shape
 from benchmarks.peers import Program, Server, echoes, serving
 from benchmarks.processes import usage, usage_of_ended
-from benchmarks.scratch import Settings, time_between
+from benchmarks.scratch import Settings, time_between, warm
 
 _FEW = 3
 
@@ -66,6 +66,7 @@ def _way_to(server: Server, distance: float) -> Iterator[Server]:
 
 
 def _send(client: Program, server: Server, files: Path, count: int, size: int) -> Sample:
+    warm(server.folder, count * size)
     before = usage(server.pid) + usage_of_ended()
     run_to_end(client, server.port, [files, count])
     used = usage(server.pid) + usage_of_ended() - before

@@ -29,6 +29,7 @@ READY_WITHIN = 20.0
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 DIMSE = [sys.executable, "-c", "from twisted_dimse.cli import main; main()"]
 OUR_CLIENT = [sys.executable, "-m", "benchmarks.our_client"]
+ON_UVLOOP = "dimse-scp on uvloop"
 _LOCAL = "127.0.0.1"
 
 Command = list[str]
@@ -243,7 +244,7 @@ STORING_SERVERS = (
 )
 ECHOING_SERVERS = (
     *STORING_SERVERS[:1],
-    Program("dimse-scp on uvloop", OURS, _our_server_on_uvloop, installed_uvloop),
+    Program(ON_UVLOOP, OURS, _our_server_on_uvloop, installed_uvloop),
     *STORING_SERVERS[1:],
 )
 DISCARDING_SERVERS = (

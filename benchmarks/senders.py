@@ -20,7 +20,7 @@ from benchmarks.instances import Instance, Shape, batch
 from benchmarks.peers import Command, Program, Server, dcmtk, of_dcmtk, our_server, ours, serving
 from benchmarks.processes import Failed, usage
 from benchmarks.raw_peer import RawClient, prepare
-from benchmarks.scratch import KIB, Settings, take_away
+from benchmarks.scratch import KIB, Settings, take_away, warm
 
 SENDERS = 8
 _PATIENCE = 60.0  # seconds
@@ -74,6 +74,7 @@ def receiving(
 def _send(server: Server, shape: Shape, count: int, number: int) -> Sample:
     each = max(1, count // number)
     with senders(server.port, shape, each, number) as pipes:
+        warm(server.folder, each * number * shape.size)
         before = usage(server.pid)
         begun = perf_counter()
         for pipe in pipes:

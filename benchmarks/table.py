@@ -82,14 +82,21 @@ def comparisons(row: Result) -> Iterator[tuple[Result, Result | None, Verdict]]:
     """Each of ours beside each peer, or alone; where the row has a bound of its own, with that."""
     ours = [one for one in row["contestants"] if one["party"] == OURS]
     peers = [one for one in row["contestants"] if one["party"] != OURS]
-    targets = {mark["against"]: mark["target"] for mark in row["marks"]}
     for mine in ours:
+        targets = _targets(row, mine)
         if None in targets:
             bounded = Verdict(mine.get("median"), targets[None], at_most=True)
             yield from ((mine, peer, bounded) for peer in peers or [None])
             continue
         for peer in peers:
             yield mine, peer, Verdict(_quotient(mine, peer), targets.get(peer["party"]))
+
+
+def _targets(row: Result, mine: Result) -> dict[str | None, float]:
+    """What one of ours has to reach beside each party; a mark of its own goes before others."""
+    found = [mark for mark in row["marks"] if mark.get("of") in (None, mine["name"])]
+    found.sort(key=lambda mark: mark.get("of") is not None)
+    return {mark["against"]: mark["target"] for mark in found}
 
 
 def _markdown_cells(row: Result) -> Iterator[tuple[str, ...]]:

@@ -18,7 +18,7 @@ import pytest
 import raw
 from peers import wait_until
 
-from benchmarks import chart, lines, senders, stalling, table, turning, wire
+from benchmarks import chart, lines, scratch, senders, stalling, table, turning, wire
 from benchmarks.clients import transfer
 from benchmarks.crowd import allow_files, crowd
 from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Point, Row, Sample, measure
@@ -27,7 +27,7 @@ from benchmarks.peers import STORING_CLIENTS, STORING_SERVERS, Program, serving
 from benchmarks.processes import Failed
 from benchmarks.raw_peer import RawClient, RawServer, Transfer, prepare
 from benchmarks.rows import chosen_rows
-from benchmarks.scratch import KIB, Settings, take_away, time_between
+from benchmarks.scratch import KIB, Settings, take_away, time_between, warm
 
 SIZES = (1024, 8192, 100_000, 1 << 19)
 
@@ -183,6 +183,27 @@ def test_time_between_files_is_that_of_their_last_writes(tmp_path: Path) -> None
         time_between(tmp_path, 100, 4)
 
 
+@pytest.mark.parametrize(("kind", "written"), [("tmpfs", [2_500_000]), ("ext4", [])])
+def test_a_folder_in_memory_is_warmed_with_a_quarter_more_than_is_filed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, written: list[int]
+) -> None:
+    made: list[int] = []
+    temporary_file = scratch.tempfile.TemporaryFile
+
+    @contextmanager
+    def watched(**where: Path) -> Iterator[io.BufferedRandom]:
+        assert where == {"dir": tmp_path}
+        with temporary_file(**where) as file:
+            yield file
+            made.append(file.tell())
+
+    monkeypatch.setattr(scratch, "file_system", lambda _: kind)
+    monkeypatch.setattr(scratch.tempfile, "TemporaryFile", watched)
+    warm(tmp_path, 2_000_000)
+    assert made == written
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_rows_have_names_of_their_own(tmp_path: Path) -> None:
     names = [row.name for row in chosen_rows(Settings(tmp_path), [])]
     assert len(names) == len(set(names))
@@ -237,6 +258,12 @@ def test_the_table_gives_ratios_of_medians_and_says_what_is_reached() -> None:
 def test_the_table_marks_what_is_not_reached() -> None:
     shown = table.markdown(results([Mark(0.9, DCMTK)], [80.0] * 3, [100.0] * 3))
     assert "| 0.80 | 0.9, **not reached** |" in shown
+
+
+def test_a_mark_of_one_contestant_goes_before_that_of_all() -> None:
+    marks = [Mark(0.7, DCMTK, of="a"), Mark(0.9, DCMTK), Mark(2, DCMTK, of="another")]
+    shown = table.markdown(results(marks, [80.0] * 3, [100.0] * 3))
+    assert "| 0.80 | 0.7 |" in shown
 
 
 def test_the_table_marks_a_bound_of_ours_alone() -> None:
