@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from archives import archive_in, asking, found, image, retrieved, stored, threads_of
 from databases import PostgreSQL
 from memory import World
@@ -165,6 +166,26 @@ def test_an_instance_that_cannot_be_indexed_keeps_no_other_from_being_found(
     assert sent(world, requestor) == [0, 0, 0]
     assert found(world, requestor) == UIDS - {"1.2.9.1"}
     assert len(world.lines("not indexed: 1.2.3/1.2.3.4/1.2.9.1.dcm: ValueError")) == 1
+
+
+def test_rows_that_another_process_made_meanwhile_keep_no_instance_from_being_found(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where PostgreSQL commits the last of a process after that was killed."""
+    real, others = Index.add, 1
+
+    def add(index: Index, headers: Any) -> Any:
+        nonlocal others
+        others -= 1
+        if others >= 0:
+            raise sa.exc.IntegrityError("", {}, Exception("duplicate key"))
+        return real(index, headers)
+
+    monkeypatch.setattr(Index, "add", add)
+    requestor = asking(world, archive)
+    assert stored(world, requestor, image("1.2.8")) == [0]
+    assert found(world, requestor) == {"1.2.8"}
+    assert world.lines("not indexed") == []
 
 
 # --- the disk

@@ -96,10 +96,11 @@ def test_a_restart_goes_on_where_the_run_before_it_came_to(
         read.append(Path(path).stem)
         return real_read(path)
 
-    def stopped(index: Index, headers: Any) -> None:
-        real_renew(index, headers)
+    def stopped(index: Index, headers: Any) -> Any:
+        done = real_renew(index, headers)
         if len(read) == 4:
             archive._reader._stopping.set()
+        return done
 
     monkeypatch.setattr(InstanceHeader, "read", counted)
     with archive_in(world, folder) as archive, monkeypatch.context() as patch:
@@ -111,23 +112,96 @@ def test_a_restart_goes_on_where_the_run_before_it_came_to(
     assert read == [*sorted(UIDS)[:4], *sorted(UIDS)[3:]]
 
 
+@pytest.mark.parametrize(("what", "said"), [("rows", 1), ("the place", 1), ("the end", 2)])
 def test_a_database_that_fails_is_asked_again(
-    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, said: int
 ) -> None:
     lose_index(folder)
-    real, failures = Index.renew, 2
+    failures = 2
 
-    def fails(index: Index, headers: Any) -> None:
+    def failing() -> None:
         nonlocal failures
         failures -= 1
         if failures >= 0:
             raise sa.exc.OperationalError("", {}, Exception("locked"))
-        real(index, headers)
+
+    real_renew, real_reading = Index.renew, Index.reading
+
+    def renew(index: Index, headers: Any) -> Any:
+        if what == "rows":
+            failing()
+        return real_renew(index, headers)
+
+    def set_reading(index: Index, study: str | None) -> None:
+        if what == ("the end" if study is None else "the place"):
+            failing()
+        real_reading.__set__(index, study)
 
     monkeypatch.setattr(reading, "_RETRY", 0)
-    monkeypatch.setattr(Index, "renew", fails)
+    monkeypatch.setattr(Index, "renew", renew)
+    monkeypatch.setattr(Index, "reading", property(real_reading.__get__, set_reading))
     assert found_after_a_start(world, folder) == set(UIDS)
-    assert len(world.lines("files cannot be read for the index now")) == 1
+    assert len(world.lines("files cannot be read for the index now")) == said
+    with ArchiveFolder(str(folder)) as opened:
+        assert opened.index.reading is None
+
+
+def test_a_folder_that_cannot_be_listed_for_a_while_is_read_then(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_index(folder)
+    real, failures = os.listdir, 2
+
+    def fails(path: Any) -> list[str]:
+        nonlocal failures
+        if str(path).endswith("/instances"):
+            failures -= 1
+            if failures == 0:
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    monkeypatch.setattr(reading, "_RETRY", 0)
+    monkeypatch.setattr(os, "listdir", fails)
+    assert found_after_a_start(world, folder) == set(UIDS)
+    assert failures < 0
+
+
+def test_a_file_that_can_have_no_row_keeps_no_other_from_being_found(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_index(folder)
+    real, tried = Index.add, 0
+
+    def add(index: Index, headers: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        assert tried < 20, "it is tried for ever"
+        headers = list(headers)
+        if any(header.sop_instance_uid == "1.2.9.3" for header in headers):
+            raise sa.exc.DataError("", {}, Exception("value too long"))
+        return real(index, headers)
+
+    monkeypatch.setattr(Index, "add", add)
+    assert found_after_a_start(world, folder) == {*UIDS} - {"1.2.9.3"}
+    assert len(world.lines("not indexed: 1.2.3/1.2.3.4/1.2.9.3.dcm: DataError: value too")) == 1
+    assert len(world.lines("the index is made: 6 files were read")) == 1
+
+
+def test_nor_do_files_whose_names_or_uids_no_database_takes(world: World, folder: Path) -> None:
+    lose_index(folder)
+    [one] = folder.glob("instances/1.2.2/*/*.dcm")
+    for name in (b"1.2.4/\xff.dcm", b"1.2.4\xff/1.dcm", b"\xff/1.dcm"):
+        path = Path(os.fsdecode(os.fsencode(folder / "instances") + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(one.read_bytes())
+    long = image("1.2.10", study=f"1.2.{'3' * 64}")
+    other = folder / "instances/1.2.4/1.2.10.dcm"
+    other.write_bytes(part10_header(CT, "1.2.10", EXPLICIT) + long.data)
+    assert found_after_a_start(world, folder) == set(UIDS)
+    assert len(world.lines("1.2.10.dcm: a UID of more than 64 characters")) == 1
+    with ArchiveFolder(str(folder)) as opened:
+        problems = [finding.problem for finding in verify(opened) if finding.problem]
+        assert len(problems) == 4
 
 
 def test_of_two_files_of_one_instance_that_in_the_index_stays(world: World, folder: Path) -> None:

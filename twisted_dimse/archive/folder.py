@@ -58,7 +58,11 @@ class ArchiveFolder:
             raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
         url = database or f"sqlite:///{os.path.join(self.directory, 'index.sqlite')}"
         try:
-            self.index = Index.open(url, files_are_there=bool(os.listdir(self.instances)))
+            self.index = Index.open(
+                url,
+                files_are_there=bool(os.listdir(self.instances)),
+                create=part is None or part.number == 1,  # it reads the files for a new one
+            )
         except IndexUnusable as error:
             self.close()
             where = f"--directory {directory}: the index"

@@ -138,8 +138,20 @@ _PIECE = 1 << 16
 _MOST = 1 << 24  # octets looked at, for a file in which no pixel data comes
 
 
+_LONGEST_UID = 64
+
+
 class Unindexable(ValueError):
     """A file that cannot be found by a query: not DICOM, or without the UIDs that it takes."""
+
+
+def is_text(path: str) -> bool:
+    """Whether a database can keep a path: not every name of a file is text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def inode_of(status: os.stat_result) -> int:
@@ -165,6 +177,8 @@ class InstanceHeader:
     @classmethod
     def read(cls, path: str) -> InstanceHeader:
         """Raises `OSError`, and `Unindexable` for what has no place in an index."""
+        if not is_text(path):
+            raise Unindexable(f"{os.fsencode(path)!r}: a name that is not in UTF-8")
         try:
             source = FileSource.of(path)
         except ValueError as error:
@@ -186,8 +200,11 @@ class InstanceHeader:
             scan.found,
             inode,
         )
+        uids = (header.study_uid, header.series_uid, header.sop_instance_uid, header.sop_class_uid)
         if not header.study_uid or not header.series_uid:
             raise Unindexable(f"{path}: no Study or no Series Instance UID")
+        if max(map(len, (*uids, header.transfer_syntax))) > _LONGEST_UID:
+            raise Unindexable(f"{path}: a UID of more than {_LONGEST_UID} characters")
         return header
 
     @property

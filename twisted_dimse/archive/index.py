@@ -59,18 +59,21 @@ class Index:
         self._engine = engine
 
     @classmethod
-    def open(cls, url: str, *, files_are_there: bool = False) -> Index:
-        """Open or create the database. A new one is `reading` where ``files_are_there``. Raises
-        `IndexUnusable`."""
+    def open(cls, url: str, *, files_are_there: bool = False, create: bool = True) -> Index:
+        """Open the database, or ``create`` it. A new one is `reading` where ``files_are_there``.
+        Raises `IndexUnusable`."""
         try:
             # What lay idle while the server behind it was started anew is noticed and replaced.
             engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
             if engine.dialect.name == "sqlite":
                 sa.event.listen(engine, "connect", _set_up_sqlite)
             index = cls(engine)
-            index._check_version(files_are_there)
+            if create:
+                index._check_version(files_are_there, create)
             if engine.dialect.name == "sqlite":
                 _watch_file(engine)
+            if not create:
+                index._check_version(files_are_there, create)
         except IndexUnusable:
             raise
         except (sa.exc.SQLAlchemyError, ImportError, ValueError, OSError) as error:
@@ -81,13 +84,15 @@ class Index:
     def close(self) -> None:
         self._engine.dispose()
 
-    def _check_version(self, files_are_there: bool) -> None:
+    def _check_version(self, files_are_there: bool, create: bool) -> None:
         """Make the tables, or bring those of an older version up to date, all or nothing."""
         with self._engine.begin() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # which Python leaves out before DDL
             table = schema.info
             if not sa.inspect(connection).has_table(table.name):
+                if not create:
+                    raise IndexUnusable("the database has no tables any more")
                 schema.metadata.create_all(connection)
                 rows = [{"key": "version", "value": str(schema.VERSION)}]
                 if files_are_there:
@@ -135,9 +140,9 @@ class Index:
         replaced = (*elsewhere, *(Replaced(header.path, header.inode) for header in headers))
         return [one for one in replaced if one.path not in kept]
 
-    def renew(self, headers: Iterable[InstanceHeader]) -> None:
+    def renew(self, headers: Iterable[InstanceHeader]) -> list[Replaced]:
         """Index files that were there before: as `add` does, but an instance that is known to lie
-        elsewhere stays there, and the rows above get what they have of these."""
+        elsewhere stays there, and the rows above get what they have of these. None is replaced."""
         headers = list(headers)
         known = self.held([header.sop_instance_uid for header in headers])
         here = {
@@ -150,6 +155,7 @@ class Index:
             patients = _renew(connection, schema.patients, "key", _patient_rows(here))
             studies = _renew(connection, schema.studies, "uid", _study_rows(here, patients))
             _renew(connection, schema.series, "uid", _series_rows(here, studies))
+        return []
 
     def remove(self, paths: Sequence[str]) -> None:
         """Take the instances at ``paths`` out, and what is empty without them."""

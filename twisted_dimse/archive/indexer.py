@@ -11,7 +11,7 @@ asks to be `up_to_date`, which fires when all that was acknowledged before it ca
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -116,25 +116,13 @@ class Indexer:
     def _add(self, batch: list[str], indexed: int) -> None:
         """In the thread: read headers, add rows, forget the journal."""
         with self._folder.indexing():  # headers too, for another may replace a file meanwhile
-            for replaced in self._add_rows(headers_of(self._folder, batch)):
+            headers = headers_of(self._folder, batch)
+            for replaced in add_those_that_can_be(self._index.add, headers):
                 self._remove(replaced)
         try:
             self._journal.forget(indexed)
         except OSError as error:
             _log.warn("the journal grows, it cannot be removed: {error}", error=error)
-
-    def _add_rows(self, headers: list[InstanceHeader]) -> list[Replaced]:
-        """Add rows for all that can have one: one instance must not keep others from being found.
-        Gives what was replaced and lies elsewhere."""
-        try:
-            return self._index.add(headers)
-        except Exception as error:
-            if _is_of_the_database(error):
-                raise
-            if len(headers) > 1:
-                return [one for header in headers for one in self._add_rows([header])]
-            _say_not_indexed(headers[0].path, error)
-            return []
 
     def _remove(self, replaced: Replaced) -> None:
         try:
@@ -215,6 +203,33 @@ def readable(
             _log.warn("not indexed: {error}", error=error)
         except Exception as error:
             _say_not_indexed(path, error)
+
+
+def add_those_that_can_be(
+    add: Callable[[list[InstanceHeader]], list[Replaced]], headers: list[InstanceHeader]
+) -> list[Replaced]:
+    """Have ``add`` make rows for all that can have one: an instance must not keep others from being
+    found. Gives what that gives for all of them."""
+    try:
+        return _add_again(add, headers)
+    except Exception as error:
+        if _is_of_the_database(error):
+            raise
+        if len(headers) > 1:
+            return [one for header in headers for one in add_those_that_can_be(add, [header])]
+        _say_not_indexed(headers[0].path, error)
+        return []
+
+
+def _add_again(
+    add: Callable[[list[InstanceHeader]], list[Replaced]], headers: list[InstanceHeader]
+) -> list[Replaced]:
+    """Once more, where the same rows came meanwhile: what a process had under way when it was
+    killed may be committed after its end."""
+    try:
+        return add(headers)
+    except sa.exc.IntegrityError:
+        return add(headers)
 
 
 def in_one_line(error: object) -> str:

@@ -24,7 +24,13 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive.folder import ArchiveFolder
-from twisted_dimse.archive.indexer import headers_of, in_one_line, readable
+from twisted_dimse.archive.header import is_text
+from twisted_dimse.archive.indexer import (
+    add_those_that_can_be,
+    headers_of,
+    in_one_line,
+    readable,
+)
 from twisted_dimse.datastream import expand_paths
 
 _BATCH = 200
@@ -79,7 +85,8 @@ class Reader:
         failed: dict[str, OSError] = {}
         try:
             with self._folder.indexing():
-                self._index.renew(readable(self._folder, unreadable, failed))
+                headers = list(readable(self._folder, unreadable, failed))
+                add_those_that_can_be(self._index.renew, headers)
             self._index.forget_unreadable([path for path in unreadable if path not in failed])
         except (sa.exc.SQLAlchemyError, OSError) as error:
             _log.error(
@@ -87,40 +94,48 @@ class Reader:
             )
 
     def _read(self, reading: str) -> None:
-        """Half of the time is left to who stores and asks."""
+        """Half of the time is left to who stores and asks. What fails is tried again, from the
+        study on that it came to."""
         count = 0
-        paths = self._paths(reading)
-        while batch := list(islice(paths, _BATCH)):
-            began = self._reactor.seconds()
-            while not self._take(batch):
-                if self._stopping.wait(_RETRY):
-                    return
-            count += len(batch)
-            if self._stopping.wait(self._reactor.seconds() - began):
+        while not self._stopping.is_set():
+            try:
+                paths = self._paths(reading)
+                while batch := list(islice(paths, _BATCH)):
+                    began = self._reactor.seconds()
+                    reading = self._take(batch)
+                    self._failing = False
+                    count += len(batch)
+                    if self._stopping.wait(self._reactor.seconds() - began):
+                        return
+                self._index.reading = None
+            except (sa.exc.SQLAlchemyError, OSError) as error:
+                self._say_failing(error)
+                self._stopping.wait(_RETRY)
+            else:
+                _log.info("the index is made: {count} files were read", count=count)
                 return
-        self._index.reading = None
-        _log.info("the index is made: {count} files were read", count=count)
 
-    def _take(self, batch: list[str]) -> bool:
-        """Whether a batch is in the index now."""
-        try:
-            with self._folder.indexing():
-                self._index.renew(headers_of(self._folder, batch))
-                self._index.reading = batch[-1].partition("/")[0]
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            if not self._failing:
-                _log.error(
-                    "files cannot be read for the index now, which is tried again: {text}",
-                    text=in_one_line(error),
-                )
-            self._failing = True
-            return False
-        self._failing = False
-        return True
+    def _take(self, batch: list[str]) -> str:
+        """Have a batch in the index; the study it came to."""
+        study = batch[-1].partition("/")[0]
+        with self._folder.indexing():
+            add_those_that_can_be(self._index.renew, headers_of(self._folder, batch))
+            self._index.reading = study
+        return study
+
+    def _say_failing(self, error: Exception) -> None:
+        if not self._failing:
+            _log.error(
+                "files cannot be read for the index now, which is tried again: {text}",
+                text=in_one_line(error),
+            )
+        self._failing = True
 
     def _paths(self, reading: str) -> Iterator[str]:
         """The paths of the files, in order, from the study ``reading`` on."""
         top = self._folder.instances
         for study in sorted(name for name in os.listdir(top) if name >= reading):
             for path in sorted(expand_paths([os.path.join(top, study)]), key=str):
-                yield self._folder.relative(str(path))
+                relative = self._folder.relative(str(path))
+                if is_text(relative):  # which no file of ours is not
+                    yield relative
