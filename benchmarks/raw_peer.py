@@ -30,6 +30,13 @@ LONGEST_PDU = 131072
 TIMEOUT = 60.0
 ECHO_CONTEXT, STORE_CONTEXT = 1, 3
 ECHO_REQUEST = wire.echo_request(ECHO_CONTEXT)
+ASSOCIATION_REQUEST = wire.associate_request(
+    [
+        (ECHO_CONTEXT, wire.VERIFICATION, [wire.IMPLICIT]),
+        (STORE_CONTEXT, wire.SECONDARY_CAPTURE, [wire.EXPLICIT]),
+    ],
+    LONGEST_PDU,
+)
 _BATCH = 1 << 20
 
 
@@ -96,11 +103,7 @@ class RawClient:
         self.connection.close()
 
     def _associate(self) -> None:
-        contexts = [
-            (ECHO_CONTEXT, wire.VERIFICATION, [wire.IMPLICIT]),
-            (STORE_CONTEXT, wire.SECONDARY_CAPTURE, [wire.EXPLICIT]),
-        ]
-        self.connection.sendall(wire.associate_request(contexts, LONGEST_PDU))
+        self.connection.sendall(ASSOCIATION_REQUEST)
         kind, body = self._pdu()
         if kind != wire.ASSOCIATE_AC:
             raise wire.WireError(f"the association was answered with a PDU of type {kind}")

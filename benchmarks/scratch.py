@@ -35,6 +35,7 @@ class Settings:
     huge: int = 2 * GIB
     answers: int = 10_000
     fetched: int = 500
+    visits: int = 2_000
     quick: bool = False
 
     @classmethod
@@ -43,7 +44,7 @@ class Settings:
         """Settings with a folder of their own, which is removed in the end."""
         with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=folder or _fast()) as name:
             if quick:
-                yield cls(Path(name), 2_000, 500, 50, 64 * MIB, 256 * MIB, 2_000, 50, True)
+                yield cls(Path(name), 2_000, 500, 50, 64 * MIB, 256 * MIB, 2_000, 50, 300, True)
             else:
                 yield cls(Path(name))
 

@@ -28,6 +28,7 @@ from benchmarks.processes import Failed
 from benchmarks.raw_peer import RawClient, RawServer, Transfer, prepare
 from benchmarks.rows import chosen_rows
 from benchmarks.scratch import KIB, Settings, take_away, time_between, warm
+from benchmarks.visits import visits
 
 SIZES = (1024, 8192, 100_000, 1 << 19)
 
@@ -124,6 +125,71 @@ def test_a_crowd_counts_every_answer_and_how_long_it_took() -> None:
     assert len(waits) == 4 * 25
     assert waits == sorted(waits)
     assert 0 < waits[0] <= waits[-1] <= seconds
+
+
+def test_associations_are_opened_and_released_so_many_at_once_and_counted() -> None:
+    under_way, most = 0, 0
+    changing, all_here = threading.Lock(), threading.Barrier(4, timeout=20)
+
+    def script(connection: raw.Connection) -> None:
+        nonlocal under_way, most
+        request = connection.expect(raw.ASSOCIATE_RQ)
+        with changing:
+            under_way += 1
+            most = max(most, under_way)
+        all_here.wait()
+        connection.send(raw.associate_ac(request))
+        connection.expect(raw.RELEASE_RQ)
+        with changing:
+            under_way -= 1
+        connection.send(raw.pdu(raw.RELEASE_RP, bytes(4)))
+        assert connection.is_closed()
+
+    with raw.scripted(script) as server:
+        seconds, times = visits(server.port, 24, 4)
+    assert len(server.results) == len(times) == 24
+    assert most == 4
+    assert times == sorted(times)
+    assert 0 < times[0] <= times[-1] <= seconds
+
+
+def _rejects(connection: raw.Connection) -> None:
+    connection.expect(raw.ASSOCIATE_RQ)
+    connection.send(raw.pdu(raw.ASSOCIATE_RJ, b"\0\2\3\2"))
+
+
+def _accepts_nothing(connection: raw.Connection) -> None:
+    request = connection.expect(raw.ASSOCIATE_RQ)
+    connection.send(raw.associate_ac(request, accept=lambda *_: False))
+
+
+def _aborts_instead_of_releasing(connection: raw.Connection) -> None:
+    connection.send(raw.associate_ac(connection.expect(raw.ASSOCIATE_RQ)))
+    connection.expect(raw.RELEASE_RQ)
+    connection.send(raw.pdu(raw.ABORT, bytes(4)))
+
+
+def _closes(connection: raw.Connection) -> None:
+    connection.expect(raw.ASSOCIATE_RQ)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (_rejects, "a PDU of type 3 instead of 2"),
+        (_accepts_nothing, "of the presentation contexts set"),
+        (_aborts_instead_of_releasing, "a PDU of type 7 instead of 6"),
+        (_closes, "closed the connection"),
+    ],
+)
+def test_an_association_that_is_not_accepted_or_not_released_fails_all(
+    script: raw.Script, message: str
+) -> None:
+    with (
+        raw.scripted(raw.accepting(), script) as server,
+        pytest.raises(wire.WireError, match=message),
+    ):
+        visits(server.port, 2, 1)
 
 
 def test_a_crowd_raises_the_limit_of_open_files_and_no_other() -> None:
