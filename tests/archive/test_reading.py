@@ -222,6 +222,26 @@ def test_of_two_files_of_one_instance_that_in_the_index_stays(world: World, fold
     assert left.exists()
 
 
+@pytest.mark.parametrize(("rule", "status"), [("keep", 0), ("reject", 0x0111)])
+def test_an_instance_that_is_not_read_yet_is_not_stored_in_another_study(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch, rule: str, status: int
+) -> None:
+    pool = Reactor()
+    monkeypatch.setattr(reading, "ThreadPool", lambda *_: pool)
+    lose_index(folder)
+    with archive_in(world, folder, on_duplicate=rule) as archive:
+        requestor = asking(world, archive)
+        again = [image(uid, 5000, study="1.2.0", series="1.2.0.1") for uid in ("1.2.9.3", "1.2.8")]
+        assert found(world, requestor) == set()
+        assert stored(world, requestor, *again) == [status, 0]
+        pool.turn()
+        assert found(world, requestor) == {*UIDS, "1.2.8"}
+        assert stored(world, requestor, *again) == [status, status and 0x0111]
+        assert list(retrieved(world, requestor, "1.2.0")) == ["1.2.8"]
+        world.end()
+    assert len(list(folder.rglob("1.2.9.3.dcm"))) == 1
+
+
 def test_a_commitment_waits_for_what_is_not_read_yet(
     world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

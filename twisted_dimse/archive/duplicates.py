@@ -9,6 +9,7 @@ the index, and where its rows are not there yet, by what was stored since the st
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -28,13 +29,15 @@ class Duplicates:
 
     A look costs one row read from the index, in a thread, and only the first waits for rows: for
     what an earlier run left over. Where several processes serve the archive each look waits for
-    them, since only the index tells what the others have stored.
+    them, since only the index tells what the others have stored. While files are still read for the
+    index, the folders tell.
     """
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._known: dict[str, str] | None = None  # UID: path of those that were stored
         self._locks: dict[str, DeferredLock] = {}
+        self._all_read = False  # for the index
 
     def sink(self, sink: InstanceSink, uid: str) -> DuplicateSink:
         """The same sink, but for one instance of each UID."""
@@ -72,8 +75,27 @@ class Duplicates:
             self._known = {}
         if uid in self._known:
             return self._known[uid]
+        if not self._all_read:
+            reading = await archive.in_thread(archive.index.is_reading)
+            self._all_read = not reading and not archive.is_part
+            if reading:
+                return await archive.in_thread(self._path_in_folders, uid)
         held = await archive.in_thread(archive.index.held, [uid])
         return archive.absolute(held[uid][1]) if uid in held else None
+
+    def _path_in_folders(self, uid: str) -> str | None:
+        """In a thread: as the index will have it, of which the files are still read."""
+        for study in _folders_in(self._archive.files.instances):
+            for series in _folders_in(study):
+                path = f"{series}/{uid}.dcm"
+                if os.path.exists(path):
+                    return path
+        return None
+
+
+def _folders_in(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.path for entry in entries if entry.is_dir()]
 
 
 class DuplicateSink:
