@@ -16,6 +16,6 @@ What is measured, and how, so that it may be doubted in the right place:
 - User and system CPU seconds of the measured processes stand beside each figure.
 
 One file a subject: `echo`, `receive`, `send`, `memory`, `window`, `many`, `tls`, `find`, `get`,
-`archive`, `senders`, `associations`, `telemetry`. A subject's ``rows(settings)`` gives its
-`harness.Row` objects; `rows` lists the subjects.
+`archive`, `senders`, `associations`, `commands`, `telemetry`. A subject's ``rows(settings)`` gives
+its `harness.Row` objects; `rows` lists the subjects.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 
 from benchmarks.peers import Program
 from benchmarks.processes import Failed, running
@@ -21,6 +22,20 @@ def transfer(program: Program, server: RawServer, arguments: Sequence[Path | int
         result = server.serve(process.pid, lambda: process.poll() is None)
         _await_end(process)
     return result
+
+
+def from_start_to_end(
+    program: Program, server: RawServer, arguments: Sequence[Path | int]
+) -> tuple[float, Transfer]:
+    """Run ``program`` against ``server``; the seconds of the whole command, and what came."""
+    command, begun = program.command(server.port, *arguments), perf_counter()
+    with running(command, name=program.name, environment=program.environment) as process:
+        result = server.serve(process.pid, lambda: process.poll() is None)
+        status = process.wait()  # with a time-out it would look only now and then
+        seconds = perf_counter() - begun
+        if status:
+            raise Failed(f"exit status {status}")
+    return seconds, result
 
 
 def run_to_end(program: Program, port: int, arguments: Sequence[Path | int]) -> None:

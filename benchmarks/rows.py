@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from benchmarks import (
     archive,
     associations,
+    commands,
     curves,
     echo,
     find,
@@ -29,8 +30,8 @@ from benchmarks.harness import Row
 from benchmarks.scratch import Settings
 
 SUBJECTS = (
-    echo, receive, senders, send, memory, window, many, associations, tls, find, get, archive,
-    telemetry, start, stall, turns,
+    echo, receive, senders, send, commands, memory, window, many, associations, tls, find, get,
+    archive, telemetry, start, stall, turns,
 )  # fmt: skip
 #: Subjects that take their rows when they are named, and not among all.
 NAMED = (curves,)

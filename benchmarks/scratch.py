@@ -54,12 +54,24 @@ class Settings:
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             yield Path(name)
 
-    def files(self, shape: Shape, count: int, *, sparse: bool = False) -> Path:
-        """A folder of ``count`` Part 10 files of one shape, made when first asked for."""
+    def files(self, shape: Shape, count: int, *, sparse: bool = False, names: int = 1) -> Path:
+        """A folder of ``count`` Part 10 files of one shape, made when first asked for; with
+        ``names``, each of them by so many names."""
         folder = self.folder / f"files-{shape.size}-{count}"
         if not folder.exists():
             write_folder(folder, shape, batch(count), sparse=sparse)
-        return folder
+        return folder if names == 1 else _by_more_names(folder, names)
+
+
+def _by_more_names(folder: Path, names: int) -> Path:
+    """A folder with the same files, each so many times (hard links)."""
+    linked = folder.with_name(f"{folder.name}-{names}")
+    if not linked.exists():
+        linked.mkdir()
+        for path in folder.iterdir():
+            for number in range(names):
+                (linked / f"{number}-{path.name}").hardlink_to(path)
+    return linked
 
 
 def warm(folder: Path, octets: int) -> None:

@@ -62,20 +62,20 @@ def _once(program: Program) -> Program:
 
 
 @cache
-def _compile() -> None:
+def compile_modules() -> None:
     """Have our modules as they are where pip installed them."""
     compileall.compile_dir(_PACKAGE, quiet=2)
 
 
 @contextmanager
 def _alone(program: Program) -> Iterator[Run]:
-    _compile()
+    compile_modules()
     yield partial(_to_its_end, program, 0)
 
 
 @contextmanager
 def _with_server(program: Program, settings: Settings) -> Iterator[Run]:
-    _compile()
+    compile_modules()
     with settings.new_folder() as folder, serving(STORING_SERVERS[0], folder) as server:
         yield partial(_to_its_end, program, server.port)
 
@@ -92,7 +92,7 @@ def _to_its_end(program: Program, port: int) -> Sample:
 
 @contextmanager
 def _starting(program: Program, settings: Settings) -> Iterator[Run]:
-    _compile()
+    compile_modules()
     yield partial(_to_first_answer, program, settings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import raw
 from peers import wait_until
 
 from benchmarks import chart, lines, scratch, senders, stalling, table, turning, wire
-from benchmarks.clients import transfer
+from benchmarks.clients import from_start_to_end, transfer
 from benchmarks.crowd import allow_files, crowd
 from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Point, Row, Sample, measure
 from benchmarks.instances import Instance, Shape, batch, pixels, write_file, write_folder
@@ -232,6 +233,39 @@ def test_settings_make_files_once_and_take_them_away(tmp_path: Path) -> None:
         assert files == settings.files(Shape(8 * KIB), 3)
         assert len(list(files.iterdir())) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_may_have_more_names_than_one(tmp_path: Path) -> None:
+    with Settings.made(quick=True, folder=tmp_path) as settings:
+        files = settings.files(Shape(8 * KIB), 2, names=3)
+        assert files == settings.files(Shape(8 * KIB), 2, names=3)
+        found = list(files.iterdir())
+        assert len(found) == 6
+        assert len({path.stat().st_ino for path in found}) == 2
+
+
+CLIENT = """
+import sys, time
+from benchmarks.raw_peer import RawClient
+with RawClient(int(sys.argv[1])) as client:
+    client.echo(3)
+time.sleep(int(sys.argv[2]) / 1000)
+sys.exit(int(sys.argv[3]))
+"""
+
+
+def _raw_client(port: int, milliseconds: int, status: int) -> list[str]:
+    return [sys.executable, "-c", CLIENT, *map(str, (port, milliseconds, status))]
+
+
+def test_a_command_is_timed_until_it_has_ended() -> None:
+    client = Program("client", OURS, _raw_client, lambda: None)
+    with RawServer(timeout=20) as server:
+        seconds, came = from_start_to_end(client, server, [200, 0])
+        assert came.messages == 3
+        assert seconds >= came.seconds + 0.2
+        with pytest.raises(Failed, match="exit status 3"):
+            from_start_to_end(client, server, [0, 3])
 
 
 def test_time_between_files_is_that_of_their_last_writes(tmp_path: Path) -> None:
