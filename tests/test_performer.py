@@ -239,6 +239,16 @@ def test_get_and_move_give_instances_in_any_iterable(world: World, service: str,
     assert [one.sop_instance_uid for one in receiver.requests] == [f"1.2.{n}" for n in range(5)]
 
 
+def test_find_may_give_matches_that_are_encoded_already(world: World) -> None:
+    matches = [patient(str(number)) for number in range(3)]
+
+    def find(request: Any) -> Any:
+        return (encode_dataset(match, request.context.transfer_syntax) for match in matches)
+
+    requestor, _ = world.associate(Serving(find=find))
+    assert world.result(requestor.find({})) == matches
+
+
 def test_find_gives_pending_statuses_with_its_matches(world: World) -> None:
     matches = [(0xFF01, patient("1")), (0xFF00, patient("2")), patient("3")]
     requestor, _ = world.associate(Serving(find=lambda _: matches))

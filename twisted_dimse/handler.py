@@ -246,7 +246,8 @@ class Handler:
         return self._unrecognized(request)
 
     def find(self, request: Request) -> Any:
-        """C-FIND (PS3.7 9.1.2): Datasets, or ``(status, Dataset)`` pairs."""
+        """C-FIND (PS3.7 9.1.2): Datasets, or ``(status, Dataset)`` pairs. A Dataset that is encoded
+        already, in ``request.context.transfer_syntax``, may be given as its octets."""
         return self._unrecognized(request)
 
     def move(self, request: Request) -> Any:

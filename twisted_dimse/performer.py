@@ -414,7 +414,11 @@ class Performer:
         response = commands.response_to(request.command)
         response["Status"] = status
         if dataset is not None:
-            data = encode_dataset(dataset, request.context.transfer_syntax)
+            data = (
+                dataset
+                if isinstance(dataset, bytes)
+                else encode_dataset(dataset, request.context.transfer_syntax)
+            )
             response["CommandDataSetType"] = commands.DATA_SET_FOLLOWS
         if elements:
             response.update(elements)

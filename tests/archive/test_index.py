@@ -17,7 +17,7 @@ from pydicom import Dataset
 from sqlalchemy.dialects import sqlite
 
 from twisted_dimse.archive import matching, schema
-from twisted_dimse.archive.handler import merged
+from twisted_dimse.archive.answering import merged
 from twisted_dimse.archive.header import (
     KEPT,
     SERIES_UID,

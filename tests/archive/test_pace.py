@@ -11,7 +11,7 @@ from archives import archive_in, asking, threads_of
 from memory import CT, EXPLICIT, World
 from parts import MANY, Parts
 
-from twisted_dimse.archive import handler
+from twisted_dimse.archive import answering
 from twisted_dimse.archive.header import InstanceHeader
 
 
@@ -39,7 +39,7 @@ def test_the_rows_of_a_query_are_looked_at_a_few_at_a_time(
         def matcher(*_: Any) -> Any:
             return lambda _entity: parts.done(matches)
 
-        monkeypatch.setattr(handler, "matcher", matcher)
+        monkeypatch.setattr(answering, "matcher", matcher)
         found = world.result(requestor.find({"StudyInstanceUID": ""}))
         assert len(found) == (MANY if matches else 0)
         parts.check()

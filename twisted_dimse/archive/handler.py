@@ -25,13 +25,14 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive import matching
+from twisted_dimse.archive.answering import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, Answering
 from twisted_dimse.archive.duplicates import Duplicates
 from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
 from twisted_dimse.archive.header import KEPT, Level
 from twisted_dimse.archive.indexer import Indexer, in_one_line
 from twisted_dimse.archive.part import Part
 from twisted_dimse.archive.reading import Reader
-from twisted_dimse.datastream import FileSource, Sink, decode_dataset
+from twisted_dimse.datastream import FileSource, Sink
 from twisted_dimse.dimse.status import (
     CANNOT_CALCULATE_MATCHES,
     OUT_OF_RESOURCES,
@@ -43,19 +44,11 @@ from twisted_dimse.handler import Handler, Request
 from twisted_dimse.iteration import Pace
 from twisted_dimse.services.files import InstanceFiles
 from twisted_dimse.services.identifiers import Identifier, QueryOptions, check_query, check_retrieve
-from twisted_dimse.services.matching import CONTROL, matcher, requested
+from twisted_dimse.services.matching import CONTROL
 from twisted_dimse.services.syncing import sync_file, sync_folders_of
-from twisted_dimse.services.values import (
-    SPECIFIC_CHARACTER_SET,
-    UTF_8,
-    element_in_unicode,
-    new_element,
-    tags_of,
-    texts,
-)
+from twisted_dimse.services.values import tags_of
 from twisted_dimse.suboperations import Instances
 from twisted_dimse.uids import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
     QUERY_MODELS,
     VERIFICATION,
     storage_sop_classes,
@@ -66,7 +59,6 @@ OPTIONS = QueryOptions(relational=True, combined_date_time=True)
 
 _PAGE = 200  # rows fetched in one go
 _LOOK_AGAIN = 1.0  # seconds until a file may have been read for the index
-_RETRIEVE_AE_TITLE, _INSTANCE_AVAILABILITY = 0x00080054, 0x00080056
 _log = Logger()
 
 
@@ -237,41 +229,27 @@ class ArchiveHandler(Handler):
         keys = request.dataset or Dataset()
         level = Level(check_query(keys, uid, relational=agreed.relational).level)
         supported, status = _supported(keys, level)
-        matches = matcher(supported, agreed.rules)
-        computed = {
-            tag: make()
-            for tag, make in matching.computed_attributes(level).items()
-            if tag in supported
-        }
-        statement = matching.entities(supported, level, computed)
+        answering = Answering(
+            supported, level, agreed.rules, request.context.transfer_syntax, self._ae_title
+        )
+        statement = matching.entities(supported, level, answering.computed)
         found = 0
         async with aclosing(self.archive.rows(statement)) as rows:
             async for row in rows:
-                entity = self._entity(row, level, list(computed))
-                if not matches(entity):
+                answer = answering.of(row)
+                if answer is None:
                     continue
                 if found == self._max_results:
                     yield OUT_OF_RESOURCES, None
                     return
                 found += 1
-                yield status, requested(entity, supported)
+                yield status, answer
 
     async def get(self, request: Request) -> Instances:
         return await self._instances(request)
 
     async def move(self, request: Request) -> Instances:
         return await self._instances(request)
-
-    def _entity(self, row: Any, level: Level, computed: list[int]) -> Dataset:
-        """The attributes of one row, from the patient's down."""
-        levels = matching.levels_down_to(level)
-        entity = merged(row[: len(levels)])
-        for tag, value in zip(computed, row[len(levels) :], strict=True):
-            text = "" if value is None else str(value)
-            entity.add_new(tag, _COMPUTED_VRS.get(tag, "IS"), text.split("\\") if text else None)
-        entity.add_new(_RETRIEVE_AE_TITLE, "AE", self._ae_title)
-        entity.add_new(_INSTANCE_AVAILABILITY, "CS", "ONLINE")
-        return entity
 
     async def _instances(self, request: Request) -> Instances:
         uid = request.sop_class_uid
@@ -291,13 +269,6 @@ class ArchiveHandler(Handler):
         for path, sop_class, uid, transfer_syntax, offset, size in rows:
             where = os.path.join(folder, path)
             yield FileSource(where, sop_class, uid, transfer_syntax, offset, size)
-
-
-_COMPUTED_VRS = {
-    matching.MODALITIES_IN_STUDY: "CS",
-    matching.SOP_CLASSES_IN_STUDY: "UI",
-    0x00083002: "UI",
-}
 
 
 def _out_of_resources(failure: Failure) -> Failure:
@@ -322,7 +293,7 @@ def _supported(keys: Dataset, level: Level) -> tuple[Dataset, int]:
     """The keys that are supported here, and the status of each answer: whether all are."""
     known = {tag for one in matching.levels_down_to(level) for tag in KEPT[one]}
     known.update(matching.computed_attributes(level), CONTROL)
-    known.update((_RETRIEVE_AE_TITLE, _INSTANCE_AVAILABILITY))
+    known.update((RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY))
     supported = Dataset()
     status = PENDING
     for tag in tags_of(keys):
@@ -331,20 +302,3 @@ def _supported(keys: Dataset, level: Level) -> tuple[Dataset, int]:
         else:
             status = PENDING_OPTIONAL_KEYS_NOT_SUPPORTED
     return supported, status
-
-
-def merged(headers: Iterable[bytes]) -> Dataset:
-    """One Dataset of the headers of an entity and of those above it. Their elements stay as they
-    are encoded where all are in one character set, and are in Unicode otherwise."""
-    parts = [decode_dataset(bytes(header), EXPLICIT_VR_LITTLE_ENDIAN) for header in headers]
-    one_set = len({texts(part, SPECIFIC_CHARACTER_SET) for part in parts}) == 1
-    entity = Dataset()
-    for part in parts:
-        for tag in tags_of(part):
-            if one_set:
-                entity[tag] = part.get_item(tag)
-            elif tag != SPECIFIC_CHARACTER_SET:
-                entity[tag] = element_in_unicode(part, tag)
-    if not one_set:
-        entity[SPECIFIC_CHARACTER_SET] = new_element(SPECIFIC_CHARACTER_SET, "CS", UTF_8)
-    return entity
