@@ -7,18 +7,19 @@ patient's ID, for the beginning of a name and for some days, a hundred times eac
 ours whoever the server is, so its part in each figure is the same. The figure is the mean of the
 three medians, and the note has all three.
 
-The second subject stores 8 KiB instances over four associations at once, with every response after
-the octets are on the disk where the server can do that (``--folder`` should name a real disk).
+The second subject has eight senders store at once (`senders`), on a disk, with every response after
+the octets are there. Our archive adds to its index behind the responses: after the last of them a
+query has to find what was stored, and how long it waited for that is in the note.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -27,25 +28,27 @@ from time import perf_counter
 
 from benchmarks import wire
 from benchmarks.get import archive_of_dcmtk
-from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Row, Run, Sample
-from benchmarks.instances import Shape, batch
+from benchmarks.harness import DCMTK, OURS, Mark, Row, Run, Sample
+from benchmarks.instances import Shape
 from benchmarks.orthanc import ORTHANC, orthanc
 from benchmarks.peers import (
     OUR_CLIENT,
     Command,
     Program,
     Server,
+    installed_library,
     our_server_at,
     ours,
     serving,
 )
 from benchmarks.processes import Failed, usage
-from benchmarks.raw_peer import STORE_CONTEXT, Message, RawClient, prepare
-from benchmarks.scratch import KIB, Settings
+from benchmarks.raw_peer import STORE_CONTEXT, Message, RawClient
+from benchmarks.scratch import KIB, Settings, file_system
+from benchmarks.senders import SENDERS, receiving
 
 INSTANCES_OF_A_STUDY = 10
 ASKED = 100  # queries of each kind in a run
-SENDERS = 4
+CLIENTS = 4  # that fill an archive
 STORE_ONLY = "dimse-scp --store-only"
 
 _ROOT = "1.2.826.0.1.3680043.8.498.1"
@@ -71,7 +74,10 @@ def rows(settings: Settings) -> list[Row]:
         _queries("query-400", few // (10 if quick else 1), [our_archive(), archive_of_dcmtk()]),
         _queries("query-10k", 1_000 if quick else 10_000, [our_archive(), orthanc()]),
         _queries("query-100k", 2_000 if quick else 100_000, [our_archive()], marks=[Mark(5.0)]),
-        _receiving(settings),
+        _receiving(
+            settings, "small", 8 * KIB, settings.small, [Mark(0.7, STORE_ONLY), Mark(5, ORTHANC)]
+        ),
+        _receiving(settings, "medium", 512 * KIB, settings.medium, [Mark(5, ORTHANC)]),
     ]
 
 
@@ -129,9 +135,28 @@ def fill_index(folder: Path, count: int) -> None:
 
 def _fill(program: Program, server: Server, count: int) -> None:
     """Store all instances over several associations; dcmqrscp answers C000 to more than one."""
-    senders = 1 if program.party == DCMTK else SENDERS
-    shares = [range(at, count, senders) for at in range(senders)]
+    clients = 1 if program.party == DCMTK else CLIENTS
+    shares = [range(at, count, clients) for at in range(clients)]
     _all_at_once([partial(_store, server.port, share) for share in shares])
+
+
+def _all_at_once(works: Sequence[partial[object]]) -> None:
+    """Do all in threads; raises `Failed` where one does not end well."""
+    failures: list[Exception] = []
+
+    def do(work: partial[object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=do, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise Failed(str(failures[0]))
 
 
 def _store(port: int, numbers: Sequence[int]) -> None:
@@ -142,7 +167,7 @@ def _store(port: int, numbers: Sequence[int]) -> None:
 
 def _message(number: int) -> Message:
     uid, elements = _instance(number)
-    data = b"".join(_element(*element) for element in elements)
+    data = b"".join(wire.element(*element) for element in elements)
     request = wire.store_request(STORE_CONTEXT, uid)
     return Message(request + wire.p_data(STORE_CONTEXT, wire.LAST, data), [b""])
 
@@ -167,12 +192,6 @@ def _instance(number: int) -> tuple[str, tuple[tuple[int, bytes, str], ...]]:
         (0x00200013, b"IS", str(number % INSTANCES_OF_A_STUDY + 1)),
     )
     return uids[0], elements
-
-
-def _element(tag: int, vr: bytes, text: str) -> bytes:
-    value = text.encode()
-    value += (b"\0" if vr == b"UI" else b" ") * (len(value) & 1)
-    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
 
 
 def _name(patient: int) -> str:
@@ -213,68 +232,27 @@ def _ask(server: Server, keys: Path) -> Sample:
 # --- receiving
 
 
-def _receiving(settings: Settings) -> Row:
-    size, count = 8 * KIB, settings.small
-    others = [
-        (ours("dimse-scp", partial(_durable, ())), count),
-        (
-            Program(STORE_ONLY, STORE_ONLY, partial(_durable, ("--store-only",)), lambda: None),
-            count,
-        ),
-        (orthanc(), max(count // 8, 1)),
+def _receiving(settings: Settings, name: str, size: int, count: int, marks: Sequence[Mark]) -> Row:
+    store_only = partial(_durable, ("--store-only",))
+    servers = [
+        ours("dimse-scp", partial(_durable, ())),
+        Program(STORE_ONLY, STORE_ONLY, store_only, installed_library),
+        replace(orthanc(), share=2),
     ]
     contestants = [
-        Contestant(
-            program.name, program.party,
-            partial(_receiving_with, program, settings, Shape(size), part), program.missing,
+        server.contestant(
+            partial(
+                receiving, server, settings, Shape(size), count,
+                on_disk=True, indexed=server.name != STORE_ONLY,
+            )
         )
-        for program, part in others
+        for server in servers
     ]  # fmt: skip
-    marks = [Mark(0.7, STORE_ONLY), Mark(5, ORTHANC)]
-    title = f"receive 8 KiB over {SENDERS} associations, synced and indexed"
-    return Row("receive-indexed", title, "a second", contestants, marks)
+    kind = file_system(settings.lasting)
+    title = f"receive {size // KIB} KiB from {SENDERS} senders, synced and indexed, on {kind}"
+    return Row(f"archive-{name}", title, "a second", contestants, marks)
 
 
 def _durable(more: Sequence[str], port: int, folder: Path) -> Command:
     endpoint = f"tcp:{port}:interface=127.0.0.1"
     return our_server_at(endpoint, folder, "--durability", "sync", *more)
-
-
-@contextmanager
-def _receiving_with(
-    program: Program, settings: Settings, shape: Shape, count: int
-) -> Iterator[Run]:
-    with settings.new_folder() as folder, serving(program, folder) as server:
-        yield partial(_send, server, shape, count // SENDERS)
-
-
-def _send(server: Server, shape: Shape, count: int) -> Sample:
-    clients = [RawClient(server.port) for _ in range(SENDERS)]
-    messages = [prepare(shape, batch(count), client.maximum) for client in clients]
-    before, begun = usage(server.pid), perf_counter()
-    _all_at_once(
-        [partial(client.store, each) for client, each in zip(clients, messages, strict=True)]
-    )
-    seconds, used = perf_counter() - begun, usage(server.pid) - before
-    for client in clients:
-        client.release()
-    return Sample.rate(count * SENDERS, count * SENDERS, seconds, used)
-
-
-def _all_at_once(works: Sequence[partial[object]]) -> None:
-    """Do all in threads; raises `Failed` where one does not end well."""
-    failures: list[Exception] = []
-
-    def do(work: partial[object]) -> None:
-        try:
-            work()
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=do, args=(work,), daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise Failed(str(failures[0]))

@@ -84,6 +84,8 @@ def _pixel_fragments(shape: Shape, start: int, limit: int) -> Iterator[bytes | m
 class RawClient:
     """One association with a server on loopback: verification and secondary capture storage."""
 
+    request = ASSOCIATION_REQUEST
+
     def __init__(self, port: int, timeout: float = TIMEOUT) -> None:
         self.connection = socket.create_connection(("127.0.0.1", port), timeout)
         _kernel_timeouts(self.connection, timeout)
@@ -103,7 +105,7 @@ class RawClient:
         self.connection.close()
 
     def _associate(self) -> None:
-        self.connection.sendall(ASSOCIATION_REQUEST)
+        self.connection.sendall(self.request)
         kind, body = self._pdu()
         if kind != wire.ASSOCIATE_AC:
             raise wire.WireError(f"the association was answered with a PDU of type {kind}")

@@ -7,12 +7,13 @@ with Settings.made(quick=False, folder=None) as settings:
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.instances import Shape, batch, write_folder
@@ -20,12 +21,13 @@ from benchmarks.processes import Failed
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _TMPFS = Path("/dev/shm")
+_DISK = Path("/var/tmp")  # where the temporary folder may be in memory
 _NEEDED = 5 * GIB
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much is done in one run, and where."""
+    """How much is done in one run, and where; ``disk`` is for what has to be on a disk."""
 
     folder: Path
     echoes: int = 20_000
@@ -37,22 +39,37 @@ class Settings:
     fetched: int = 500
     visits: int = 2_000
     quick: bool = False
+    disk: Path | None = None
 
     @classmethod
     @contextmanager
     def made(cls, *, quick: bool, folder: Path | None) -> Iterator[Settings]:
-        """Settings with a folder of their own, which is removed in the end."""
-        with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=folder or _fast()) as name:
-            if quick:
-                yield cls(Path(name), 2_000, 500, 50, 64 * MIB, 256 * MIB, 2_000, 50, 300, True)
-            else:
-                yield cls(Path(name))
+        """Settings with folders of their own, which are removed in the end."""
+        with (
+            tempfile.TemporaryDirectory(prefix="benchmarks-", dir=folder or _fast()) as name,
+            tempfile.TemporaryDirectory(prefix="benchmarks-", dir=folder or _lasting()) as disk,
+        ):
+            made = cls(Path(name), disk=Path(disk))
+            yield made.little() if quick else made
+
+    def little(self) -> Settings:
+        """The same with little work."""
+        return replace(
+            self, echoes=2_000, small=500, medium=50, large=64 * MIB, huge=256 * MIB,
+            answers=2_000, fetched=50, visits=300, quick=True,
+        )  # fmt: skip
 
     @contextmanager
-    def new_folder(self) -> Iterator[Path]:
+    def new_folder(self, *, on_disk: bool = False) -> Iterator[Path]:
         """An empty folder, removed with all that is in it."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+        where = self.lasting if on_disk else self.folder
+        with tempfile.TemporaryDirectory(dir=where) as name:
             yield Path(name)
+
+    @property
+    def lasting(self) -> Path:
+        """The folder on a disk, where a sync costs what it costs."""
+        return self.disk or self.folder
 
     def files(self, shape: Shape, count: int, *, sparse: bool = False, names: int = 1) -> Path:
         """A folder of ``count`` Part 10 files of one shape, made when first asked for; with
@@ -80,9 +97,10 @@ def warm(folder: Path, octets: int) -> None:
 
     What a virtual machine has not used lately its host gives page by page at the first touch,
     which takes longer than filing an instance does; who comes first would pay for it.
-    A folder on a disk is left alone.
+    On a disk nothing is added; what others have yet to write there is written first.
     """
     if file_system(folder) != "tmpfs":
+        os.sync()
         return
     with tempfile.TemporaryFile(dir=folder) as file:
         for at in range(0, octets * 5 // 4, MIB):
@@ -90,11 +108,24 @@ def warm(folder: Path, octets: int) -> None:
 
 
 def take_away(folder: Path, least: int) -> int:
-    """Remove all files of at least ``least`` octets below ``folder``; how many there were."""
-    found = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= least]
+    """Remove all Part 10 files of at least ``least`` octets below ``folder``; how many there were.
+
+    An index, which may be as large, stays.
+    """
+    found = [path for path in _instances(folder) if path.stat().st_size >= least]
     for path in found:
         path.unlink()
     return len(found)
+
+
+def _instances(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and _is_part_10(path)]
+
+
+def _is_part_10(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(128)
+        return file.read(4) == b"DICM"
 
 
 def time_between(folder: Path, least: int, count: int) -> float:
@@ -103,8 +134,8 @@ def time_between(folder: Path, least: int, count: int) -> float:
 
     Raises `Failed` where there are more or fewer of them.
     """
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    written = [state.st_mtime_ns for state in map(Path.stat, found) if state.st_size >= least]
+    states = map(Path.stat, _instances(folder))
+    written = [state.st_mtime_ns for state in states if state.st_size >= least]
     take_away(folder, least)
     if len(written) != count:
         raise Failed(f"{len(written)} files of full size instead of {count}")
@@ -119,6 +150,10 @@ def file_system(folder: Path) -> str:
         if folder.resolve().is_relative_to(point) and len(point) >= len(best):
             best, kind = point, found
     return kind
+
+
+def _lasting() -> Path | None:
+    return _DISK if _DISK.is_dir() else None
 
 
 def _fast() -> Path | None:

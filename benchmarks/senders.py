@@ -7,7 +7,7 @@ association, and the time runs until the last has its last answer.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
@@ -19,6 +19,7 @@ from benchmarks.harness import DCMTK, Mark, Row, Run, Sample
 from benchmarks.instances import Instance, Shape, batch
 from benchmarks.peers import Command, Program, Server, dcmtk, of_dcmtk, our_server, ours, serving
 from benchmarks.processes import Failed, usage
+from benchmarks.raw_find import STUDY_UID, Asker, question
 from benchmarks.raw_peer import RawClient, prepare
 from benchmarks.scratch import KIB, Settings, take_away, warm
 
@@ -64,16 +65,23 @@ STORESCP = of_dcmtk("storescp --fork +B", _storescp)
 
 @contextmanager
 def receiving(
-    program: Program, settings: Settings, shape: Shape, count: int, number: int = SENDERS
-) -> Iterator[Run]:
-    """A server; each run has ``number`` senders store ``count`` instances between them."""
-    with settings.new_folder() as folder, serving(program, folder) as server:
-        yield partial(_send, server, shape, count, number)
+    program: Program, settings: Settings, shape: Shape, count: int, number: int = SENDERS, *,
+    on_disk: bool = False, indexed: bool = False,
+) -> Iterator[Run]:  # fmt: skip
+    """A server; each run has ``number`` senders store ``count`` instances between them.
+
+    With ``indexed`` a query for a study of each sender has to find it after the last answer; how
+    long that took is in the note.
+    """
+    count = program.part(count)
+    with settings.new_folder(on_disk=on_disk) as folder, serving(program, folder) as server:
+        yield partial(_send, server, shape, count, number, indexed)
 
 
-def _send(server: Server, shape: Shape, count: int, number: int) -> Sample:
+def _send(server: Server, shape: Shape, count: int, number: int, indexed: bool) -> Sample:
     each = max(1, count // number)
-    with senders(server.port, shape, each, number) as pipes:
+    parts = [batch(each) for _ in range(number)]
+    with senders(server.port, shape, parts) as pipes:
         warm(server.folder, each * number * shape.size)
         before = usage(server.pid)
         begun = perf_counter()
@@ -82,26 +90,37 @@ def _send(server: Server, shape: Shape, count: int, number: int) -> Sample:
         seconds = [said(pipe) for pipe in pipes]
         took = perf_counter() - begun
         used = usage(server.pid) - before
+    slowest, fastest = max(seconds), min(seconds)
+    note = f"senders took {fastest:.2f} to {slowest:.2f} s"
+    if indexed:
+        note += f", indexed {_until_found(server, parts):.2f} s later"
     found = take_away(server.folder, shape.size)
     if found != each * number:
         raise Failed(f"{found} files of full size instead of {each * number}")
-    slowest, fastest = max(seconds), min(seconds)
-    note = f"senders took {fastest:.2f} to {slowest:.2f} s"
     return Sample.rate(found, found, took, used, note)
 
 
+def _until_found(server: Server, parts: Sequence[Sequence[Instance]]) -> float:
+    """The seconds in which a query finds a study of each part."""
+    studies = [part[0].study_uid for part in parts]
+    with Asker(server.port) as asker:
+        seconds, found = asker.find(question({STUDY_UID: "\\".join(studies)}))
+    if found != len(studies):
+        raise Failed(f"{found} studies are found instead of {len(studies)}")
+    return seconds
+
+
 @contextmanager
-def senders(
-    port: int, shape: Shape, each: int, number: int = SENDERS
-) -> Iterator[list[Connection]]:
-    """The pipes of senders that have an association each and wait for a word to begin."""
+def senders(port: int, shape: Shape, parts: Sequence[list[Instance]]) -> Iterator[list[Connection]]:
+    """The pipes of senders, one for each part, that have an association each and wait for a word
+    to begin."""
     fork = multiprocessing.get_context("fork")
     pipes: list[Connection] = []
     processes: list[ForkProcess] = []
     try:
-        for _ in range(number):
+        for part in parts:
             pipe, theirs = fork.Pipe()
-            words = (theirs, port, shape, batch(each))
+            words = (theirs, port, shape, part)
             process = fork.Process(target=_sender, args=words, daemon=True)
             process.start()
             theirs.close()

@@ -170,7 +170,7 @@ def _receive(size: int, settings: Settings, server: Server, count: int = 0) -> i
 
 def _many_senders(settings: Settings, server: Server) -> int:
     each = max(1, settings.small // SENDERS)
-    with senders(server.port, Shape(8 * KIB), each) as pipes:
+    with senders(server.port, Shape(8 * KIB), [batch(each) for _ in range(SENDERS)]) as pipes:
         for pipe in pipes:
             pipe.send(None)
         for pipe in pipes:

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 VERIFICATION = "1.2.840.10008.1.1"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -23,7 +24,8 @@ ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ = 1, 2, 3
 P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = 4, 5, 6, 7
 COMMAND, LAST = 0x01, 0x02
 
-C_STORE_RQ, C_ECHO_RQ = 0x0001, 0x0030
+C_STORE_RQ, C_FIND_RQ, C_ECHO_RQ = 0x0001, 0x0020, 0x0030
+PENDING = (0xFF00, 0xFF01)
 NO_DATA_SET, DATA_SET = 0x0101, 0x0000
 MESSAGE_ID_TAG = b"\x00\x00\x10\x01\x02\x00\x00\x00"
 COMMAND_FIELD_TAG = b"\x00\x00\x00\x01\x02\x00\x00\x00"
@@ -112,6 +114,30 @@ def store_request(context: int, instance_uid: str, message_id: int = 1) -> bytes
         (0x0110, _short(message_id)), (0x0700, _short(0)), (0x0800, _short(DATA_SET)),
         (0x1000, _uid(instance_uid)),
     ))  # fmt: skip
+
+
+def find_request(context: int, message_id: int = 1) -> bytes:
+    """C-FIND-RQ in the study root (PS3.7 9.3.2.1), without its identifier."""
+    return p_data(context, COMMAND | LAST, _command(
+        (0x0002, _uid(STUDY_ROOT_FIND)), (0x0100, _short(C_FIND_RQ)),
+        (0x0110, _short(message_id)), (0x0700, _short(0)), (0x0800, _short(DATA_SET)),
+    ))  # fmt: skip
+
+
+def element(tag: int, vr: bytes, text: str) -> bytes:
+    """One short element in Explicit VR Little Endian, in UTF-8 (PS3.5 7.1.2)."""
+    value = text.encode()
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) & 1)
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+def values(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """The presentation data values of a P-DATA-TF's body: control header, octets."""
+    at = 0
+    while at < len(body):
+        length, _, flags = struct.unpack_from(">IBB", body, at)
+        yield flags, body[at + 6 : at + 4 + length]
+        at += 4 + length
 
 
 def response(context: int, request: int, message_id: int, status: int = 0) -> bytes:

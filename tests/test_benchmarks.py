@@ -26,6 +26,7 @@ from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Point, Row, Sample
 from benchmarks.instances import Instance, Shape, batch, pixels, write_file, write_folder
 from benchmarks.peers import STORING_CLIENTS, STORING_SERVERS, Program, serving
 from benchmarks.processes import Failed
+from benchmarks.raw_find import STUDY_DATE, Asker, question
 from benchmarks.raw_peer import RawClient, RawServer, Transfer, prepare
 from benchmarks.rows import chosen_rows
 from benchmarks.scratch import KIB, Settings, take_away, time_between, warm
@@ -193,6 +194,48 @@ def test_an_association_that_is_not_accepted_or_not_released_fails_all(
         visits(server.port, 2, 1)
 
 
+def _finding(count: int, last: int) -> raw.Script:
+    """Answers a query with ``count`` data sets in two fragments each, and then a status."""
+
+    def script(connection: raw.Connection) -> bytes | None:
+        connection.send(raw.associate_ac(connection.expect(raw.ASSOCIATE_RQ)))
+        asked = connection.message()
+        for status in [0xFF00, 0xFF01] * (count // 2) + [last]:
+            data = raw.NO_DATA_SET if status == last else raw.DATA_SET
+            words = {raw.FIELD: 0x8020, raw.RESPONDED_TO: 1, raw.DATA_SET_TYPE: data}
+            answer = raw.command({**words, raw.STATUS: status})
+            whole = None if status == last else bytes(100)
+            connection.send_message(asked.context, answer, whole, length=76)
+        connection.read()
+        connection.send(raw.pdu(raw.RELEASE_RP, bytes(4)))
+        return asked.data
+
+    return script
+
+
+def test_answers_to_a_question_are_counted() -> None:
+    with raw.scripted(_finding(6, 0)) as server:
+        with Asker(server.port) as asker:
+            seconds, answers = asker.find(question({STUDY_DATE: "20240101-20240229"}))
+        assert answers == 6
+        assert seconds > 0
+        wait_until(lambda: len(server.results) == 1)
+    (data,) = server.results
+    assert isinstance(data, bytes)
+    asked = pydicom.dcmread(io.BytesIO(data), force=True)
+    assert (asked.StudyDate, asked.QueryRetrieveLevel) == ("20240101-20240229", "STUDY")
+    assert asked.PatientName == asked.StudyInstanceUID == ""
+
+
+def test_a_question_that_ends_with_another_status_than_success_fails() -> None:
+    with (
+        raw.scripted(_finding(2, 0xA700)) as server,
+        pytest.raises(wire.WireError, match="status A700"),
+        Asker(server.port) as asker,
+    ):
+        asker.find(question({}))
+
+
 def test_a_crowd_raises_the_limit_of_open_files_and_no_other() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -268,10 +311,32 @@ def test_a_command_is_timed_until_it_has_ended() -> None:
             from_start_to_end(client, server, [0, 3])
 
 
+def test_an_index_is_no_instance_and_stays(tmp_path: Path) -> None:
+    write_file(tmp_path / "instance", Shape(8 * KIB), Instance(1, 0))
+    (tmp_path / "index").write_bytes(bytes(8 * KIB))
+    assert take_away(tmp_path, 8 * KIB) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_what_needs_a_disk_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "_DISK", tmp_path)
+    with Settings.made(quick=True, folder=None) as settings:
+        with settings.new_folder(on_disk=True) as folder:
+            assert folder.is_relative_to(tmp_path)
+        assert not settings.folder.is_relative_to(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    named = tmp_path / "named"
+    named.mkdir()
+    with Settings.made(quick=True, folder=named) as settings:
+        assert settings.lasting.parent == settings.folder.parent == named
+
+
 def test_time_between_files_is_that_of_their_last_writes(tmp_path: Path) -> None:
     def filled() -> None:
         for number, second in enumerate((30, 10, 20)):
-            (tmp_path / f"{number}").write_bytes(bytes(100))
+            (tmp_path / f"{number}").write_bytes(bytes(128) + b"DICM")
             os.utime(tmp_path / f"{number}", (second, second))
         (tmp_path / "index").write_bytes(bytes(10))
 
@@ -283,11 +348,13 @@ def test_time_between_files_is_that_of_their_last_writes(tmp_path: Path) -> None
         time_between(tmp_path, 100, 4)
 
 
-@pytest.mark.parametrize(("kind", "written"), [("tmpfs", [2_500_000]), ("ext4", [])])
+@pytest.mark.parametrize(
+    ("kind", "done"), [("tmpfs", [2_500_000]), ("ext4", ["what others wrote is synced"])]
+)
 def test_a_folder_in_memory_is_warmed_with_a_quarter_more_than_is_filed_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, written: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, done: list[object]
 ) -> None:
-    made: list[int] = []
+    made: list[object] = []
     temporary_file = scratch.tempfile.TemporaryFile
 
     @contextmanager
@@ -298,9 +365,10 @@ def test_a_folder_in_memory_is_warmed_with_a_quarter_more_than_is_filed_there(
             made.append(file.tell())
 
     monkeypatch.setattr(scratch, "file_system", lambda _: kind)
+    monkeypatch.setattr(scratch.os, "sync", lambda: made.append("what others wrote is synced"))
     monkeypatch.setattr(scratch.tempfile, "TemporaryFile", watched)
     warm(tmp_path, 2_000_000)
-    assert made == written
+    assert made == done
     assert list(tmp_path.iterdir()) == []
 
 
@@ -415,14 +483,14 @@ def test_a_note_of_a_sample_stands_beside_its_figure() -> None:
 
 def test_senders_wait_until_all_have_an_association_and_store_at_once() -> None:
     with raw.scripted(raw.accepting()) as server:
-        with senders.senders(server.port, Shape(8192), 2) as pipes:
-            assert len(pipes) == senders.SENDERS
+        with senders.senders(server.port, Shape(8192), [batch(2) for _ in range(8)]) as pipes:
+            assert len(pipes) == 8
             for pipe in pipes:
                 pipe.send(None)
             assert all(senders.said(pipe) > 0 for pipe in pipes)
-        wait_until(lambda: len(server.results) == senders.SENDERS)
+        wait_until(lambda: len(server.results) == 8)
     stored = [message.instance for came in server.results for message in came]
-    assert len(set(stored)) == 2 * senders.SENDERS
+    assert len(set(stored)) == 16
 
 
 def test_a_start_is_measured_from_first_to_last(tmp_path: Path) -> None:
@@ -542,7 +610,7 @@ def test_curves_are_measured_when_they_are_named(tmp_path: Path) -> None:
 def test_a_number_of_senders_store_at_once() -> None:
     """Of a curve's point: all instances between them, and each sender its part."""
     with raw.scripted(raw.accepting()) as server:
-        with senders.senders(server.port, Shape(8192), 2, 3) as pipes:
+        with senders.senders(server.port, Shape(8192), [batch(2) for _ in range(3)]) as pipes:
             assert len(pipes) == 3
             for pipe in pipes:
                 pipe.send(None)
