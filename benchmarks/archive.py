@@ -27,7 +27,7 @@ from statistics import mean, median
 from time import perf_counter
 
 from benchmarks import wire
-from benchmarks.get import archive_of_dcmtk
+from benchmarks.get import archive_of_dcmtk, our_archive
 from benchmarks.harness import DCMTK, OURS, Mark, Row, Run, Sample
 from benchmarks.instances import Shape
 from benchmarks.orthanc import ORTHANC, orthanc
@@ -88,15 +88,6 @@ def _queries(name: str, count: int, programs: Sequence[Program], marks: Sequence
     contestants = [program.contestant(partial(asking, program, count)) for program in programs]
     title = f"C-FIND at {count // INSTANCES_OF_A_STUDY:,} studies, {count:,} instances"
     return Row(name, title, "ms", contestants, marks)
-
-
-def our_archive() -> Program:
-    """Ours, with its index."""
-    return ours("dimse-scp", _our_server)
-
-
-def _our_server(port: int, folder: Path) -> Command:
-    return our_server_at(f"tcp:{port}:interface=127.0.0.1", folder)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.peers import Program
+from benchmarks.peers import Program, Server
 from benchmarks.processes import Failed, running
 from benchmarks.raw_peer import RawServer, Transfer
 
@@ -36,6 +36,16 @@ def from_start_to_end(
         if status:
             raise Failed(f"exit status {status}")
     return seconds, result
+
+
+def move(program: Program, archive: Server, destination: RawServer) -> Transfer:
+    """Have ``program`` ask ``archive`` to send to ``destination``; what came, with the archive's
+    use."""
+    command = program.command(archive.port)
+    with running(command, name=program.name, environment=program.environment) as process:
+        result = destination.serve(archive.pid, lambda: process.poll() is None)
+        _await_end(process)
+    return result
 
 
 def run_to_end(program: Program, port: int, arguments: Sequence[Path | int]) -> None:

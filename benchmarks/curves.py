@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.archive import asking, our_archive
+from benchmarks.archive import asking
+from benchmarks.get import our_archive
 from benchmarks.harness import Mark, Point, Row
 from benchmarks.instances import Shape
 from benchmarks.many import MOST_EACH, idling, our_servers

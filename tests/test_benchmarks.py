@@ -503,6 +503,18 @@ def test_a_start_is_measured_from_first_to_last(tmp_path: Path) -> None:
         assert 10 < ours["median"] < 60_000
 
 
+@pytest.mark.interop
+def test_what_archives_move_is_measured_at_the_destination(tmp_path: Path) -> None:
+    (row,) = chosen_rows(Settings(tmp_path, fetched=3), ["move"])
+    for contestant in row.contestants:
+        if missing := contestant.missing():
+            peers.absent(contestant.party, f"cannot take part: {missing}")
+    result = measure(row, runs=1)
+    for one in result["contestants"]:
+        assert "note" not in one, one
+        assert one["samples"][0]["work"] == 3
+
+
 def test_a_disk_stalls_for_instances_without_a_name_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
