@@ -1,13 +1,17 @@
-"""The archive with its index: study-level queries at three sizes, and what the index costs while
-instances come in.
+"""The archive with its index: study-level queries of few and of many answers, and what the index
+costs while instances come in.
 
-The studies are of patients with names in eight scripts, ten instances each. They are stored before
-the first run; our archive is given them as its indexer reads them, without files. A run asks for a
-patient's ID, for the beginning of a name and for some days, a hundred times each, by one client of
-ours whoever the server is, so its part in each figure is the same. The figure is the mean of the
-three medians, and the note has all three.
+The studies are of patients with names in eight scripts, ten instances each. They are stored once,
+before the first run of the first row that wants them; our archive is given them as its indexer
+reads them, without files. For few answers a run asks for a patient's ID, for the beginning of a
+name and for some days, a hundred times each, by one client of ours whoever the server is, so its
+part in each figure is the same. The figure is the mean of the three medians, and the note has all
+three.
 
-The second subject has eight senders store at once (`senders`), on a disk, with every response after
+For many answers a run asks for the studies of some days, a few times, by the lean client
+(`raw_find`), which counts the answers; the figure is that of the query in the middle.
+
+The last subject has eight senders store at once (`senders`), on a disk, with every response after
 the octets are there. Our archive adds to its index behind the responses: after the last of them a
 query has to find what was stored, and how long it waited for that is in the note.
 """
@@ -15,6 +19,7 @@ query has to find what was stored, and how long it waited for that is in the not
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -42,12 +47,14 @@ from benchmarks.peers import (
     serving,
 )
 from benchmarks.processes import Failed, usage
+from benchmarks.raw_find import STUDY_DATE, Asker, question
 from benchmarks.raw_peer import STORE_CONTEXT, Message, RawClient
 from benchmarks.scratch import KIB, Settings, file_system
 from benchmarks.senders import SENDERS, receiving
 
 INSTANCES_OF_A_STUDY = 10
 ASKED = 100  # queries of each kind in a run
+ASKED_FOR_MANY = 5  # queries in a run
 CLIENTS = 4  # that fill an archive
 STORE_ONLY = "dimse-scp --store-only"
 
@@ -67,13 +74,15 @@ _DAYS = 10_000
 
 
 def rows(settings: Settings) -> list[Row]:
-    """Queries at 400 studies, 10,000 and 100,000 instances; receiving with the index on."""
-    few = 400 * INSTANCES_OF_A_STUDY
-    quick = settings.quick
+    """Queries at 400 studies, 10,000 and 100,000 instances, of few and of many answers; receiving
+    with the index on."""
+    few, medium, many = (400, 1_000, 2_000) if settings.quick else (4_000, 10_000, 100_000)
     return [
-        _queries("query-400", few // (10 if quick else 1), [our_archive(), archive_of_dcmtk()]),
-        _queries("query-10k", 1_000 if quick else 10_000, [our_archive(), orthanc()]),
-        _queries("query-100k", 2_000 if quick else 100_000, [our_archive()], marks=[Mark(5.0)]),
+        _queries(settings, "query-400", few, [our_archive(), archive_of_dcmtk()]),
+        _queries(settings, "query-10k", medium, [our_archive(), orthanc()]),
+        _queries(settings, "query-100k", many, [our_archive()], marks=[Mark(5.0)]),
+        _answers(settings, "answers-400", few, few * 3 // 40, archive_of_dcmtk()),
+        _answers(settings, "answers-100k", many, settings.answers // 10, orthanc()),
         _receiving(
             settings, "small", 8 * KIB, settings.small, [Mark(0.7, STORE_ONLY), Mark(5, ORTHANC)]
         ),
@@ -84,26 +93,59 @@ def rows(settings: Settings) -> list[Row]:
 # --- queries
 
 
-def _queries(name: str, count: int, programs: Sequence[Program], marks: Sequence[Mark] = ()) -> Row:
-    contestants = [program.contestant(partial(asking, program, count)) for program in programs]
+def _queries(
+    settings: Settings, name: str, count: int, programs: Sequence[Program],
+    marks: Sequence[Mark] = (),
+) -> Row:  # fmt: skip
+    contestants = [
+        program.contestant(partial(asking, program, settings, count)) for program in programs
+    ]
     title = f"C-FIND at {count // INSTANCES_OF_A_STUDY:,} studies, {count:,} instances"
     return Row(name, title, "ms", contestants, marks)
 
 
-@contextmanager
-def asking(program: Program, count: int) -> Iterator[Run]:
-    """An archive of ``count`` instances; each run asks it queries of three kinds."""
-    from tempfile import TemporaryDirectory
+def _answers(settings: Settings, name: str, count: int, wanted: int, peer: Program) -> Row:
+    contestants = [
+        program.contestant(partial(_asking_for_many, program, settings, count, wanted))
+        for program in (our_archive(), peer)
+    ]
+    studies = count // INSTANCES_OF_A_STUDY
+    title = f"C-FIND, {wanted:,} answers from {studies:,} studies, {count:,} instances"
+    return Row(name, title, "answers a second", contestants, [Mark(2, peer.party)])
 
-    with TemporaryDirectory() as name:
+
+@contextmanager
+def asking(program: Program, settings: Settings, count: int) -> Iterator[Run]:
+    """An archive of ``count`` instances; each run asks it queries of three kinds."""
+    with serving(program, filled(program, settings, count)) as server:
+        keys = server.folder / "keys.json"
+        keys.write_text(json.dumps(_keys(count // INSTANCES_OF_A_STUDY)))
+        yield partial(_ask, server, keys)
+
+
+@contextmanager
+def _asking_for_many(
+    program: Program, settings: Settings, count: int, wanted: int
+) -> Iterator[Run]:
+    with serving(program, filled(program, settings, count)) as server:
+        asked = question({STUDY_DATE: _days_of(count // INSTANCES_OF_A_STUDY, wanted)})
+        yield partial(_ask_for_many, server, asked, wanted)
+
+
+def filled(program: Program, settings: Settings, count: int) -> Path:
+    """The folder of an archive that has ``count`` instances, filled when first asked for."""
+    folder = settings.folder / f"archive-{program.party}-{count}"
+    done = folder / "filled"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         if program.party == OURS:
-            fill_index(Path(name), count)
-        with serving(program, Path(name)) as server:
-            if program.party != OURS:
+            fill_index(folder, count)
+        else:
+            with serving(program, folder) as server:
                 _fill(program, server, count)
-            keys = Path(name) / "keys.json"
-            keys.write_text(json.dumps(_keys(count // INSTANCES_OF_A_STUDY)))
-            yield partial(_ask, server, keys)
+        done.touch()
+    return folder
 
 
 def fill_index(folder: Path, count: int) -> None:
@@ -205,6 +247,27 @@ def _keys(studies: int) -> dict[str, list[dict[str, str]]]:
         "name": [{"PatientName": f"{_name(study // 2)[:-1]}*"} for study in some],
         "days": [{"StudyDate": f"{day:%Y%m%d}-{day + span:%Y%m%d}"} for day in days],
     }
+
+
+def _days_of(studies: int, wanted: int) -> str:
+    """The range of days that has ``wanted`` of the studies; up to `_DAYS` of them have days of
+    their own."""
+    days = sorted(_day(study) for study in range(studies))
+    return f"{days[0]}-{days[wanted - 1]}"
+
+
+def _ask_for_many(server: Server, asked: bytes, wanted: int) -> Sample:
+    before, begun = usage(server.pid), perf_counter()
+    with Asker(server.port) as asker:
+        found = [asker.find(asked) for _ in range(ASKED_FOR_MANY)]
+    seconds, used = perf_counter() - begun, usage(server.pid) - before
+    for _, answers in found:
+        if answers != wanted:
+            raise Failed(f"{answers} answers instead of {wanted}")
+    middle = median(taken for taken, _ in found)
+    note = f"{middle * 1000:.0f} ms a query"
+    work = wanted * len(found)
+    return Sample(wanted / middle, work, seconds, used.user, used.system, note=note)
 
 
 def _ask(server: Server, keys: Path) -> Sample:

@@ -30,7 +30,7 @@ def rows(settings: Settings) -> list[Row]:
     fewer = 10 if settings.quick else 1
     return [
         *(_receiving(settings, number) for number in SENDERS[:most]),
-        *(_asking(number // fewer) for number in INSTANCES[:most]),
+        *(_asking(settings, number // fewer) for number in INSTANCES[:most]),
         *(_holding(settings, number) for number in ASSOCIATIONS[:most]),
     ]
 
@@ -46,10 +46,10 @@ def _receiving(settings: Settings, number: int) -> Row:
     return Row(f"curves-senders-{number}", title, "a second", contestants, point=point)
 
 
-def _asking(number: int) -> Row:
+def _asking(settings: Settings, number: int) -> Row:
     archive = our_archive()
     point = Point("Milliseconds for a query of a few answers", "instances in the archive", number)
-    contestants = [archive.contestant(partial(asking, archive, number))]
+    contestants = [archive.contestant(partial(asking, archive, settings, number))]
     title = f"C-FIND at {number:,} instances"
     return Row(f"curves-query-{number}", title, "ms", contestants, [Mark(5.0)], point=point)
 

@@ -19,9 +19,10 @@ import pytest
 import raw
 from peers import wait_until
 
-from benchmarks import chart, lines, scratch, senders, stalling, table, turning, wire
+from benchmarks import archive, chart, lines, scratch, senders, stalling, table, turning, wire
 from benchmarks.clients import from_start_to_end, transfer
 from benchmarks.crowd import allow_files, crowd
+from benchmarks.get import our_archive
 from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Point, Row, Sample, measure
 from benchmarks.instances import Instance, Shape, batch, pixels, write_file, write_folder
 from benchmarks.peers import STORING_CLIENTS, STORING_SERVERS, Program, serving
@@ -501,6 +502,25 @@ def test_a_start_is_measured_from_first_to_last(tmp_path: Path) -> None:
         (ours,) = [one for one in result["contestants"] if one["party"] == OURS]
         assert "note" not in ours, f"{name}: {ours}"
         assert 10 < ours["median"] < 60_000
+
+
+@pytest.mark.parametrize(("studies", "wanted"), [(400, 300), (10_000, 1_000)])
+def test_a_range_of_days_has_the_wanted_number_of_studies(studies: int, wanted: int) -> None:
+    first, last = archive._days_of(studies, wanted).split("-")
+    assert sum(first <= archive._day(study) <= last for study in range(studies)) == wanted
+
+
+def test_an_archive_is_filled_once_and_asked_for_many_answers(tmp_path: Path) -> None:
+    settings = Settings(tmp_path)
+    folder = archive.filled(our_archive(), settings, 200)
+    (folder / "mark").touch()
+    assert archive.filled(our_archive(), settings, 200) == folder
+    assert (folder / "mark").exists()
+    asked = question({STUDY_DATE: archive._days_of(20, 7)})
+    with serving(our_archive(), folder) as server:
+        assert archive._ask_for_many(server, asked, 7).work == 7 * archive.ASKED_FOR_MANY
+        with pytest.raises(Failed, match="7 answers instead of 8"):
+            archive._ask_for_many(server, asked, 8)
 
 
 @pytest.mark.interop
