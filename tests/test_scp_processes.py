@@ -49,12 +49,22 @@ def test_the_slots_of_a_process_that_died_are_free(shared: Shared) -> None:
 
 def test_connections_are_left_only_to_those_that_take_some(shared: Shared) -> None:
     shared.connected(1, 5)
-    assert not shared.has_more(1)
+    assert not shared.leave(1, 0.0)
     shared.connected(2, 4)
-    assert shared.has_more(1)
-    assert not shared.has_more(2)
+    assert not shared.leave(2, 0.0)
+    assert shared.leave(1, 0.0)
     shared.retire(2)
-    assert not shared.has_more(1)
+    assert not shared.leave(1, 0.0)
+
+
+def test_no_connection_is_left_to_one_that_leaves_it_itself(shared: Shared) -> None:
+    """Else it would be nobody's for a moment, where connections come and go."""
+    shared.connected(1, 5)
+    shared.connected(2, 4)
+    assert shared.leave(1, 100.0)
+    shared.connected(1, 3)
+    assert not shared.leave(2, 100.004)
+    assert shared.leave(2, 100.006)
 
 
 def test_whoever_has_not_looked_yet_may_have_something_to_index(shared: Shared) -> None:

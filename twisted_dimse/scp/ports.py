@@ -27,7 +27,8 @@ from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
-_PATIENCE = 0.005  # seconds for which a connection is left to a process that has fewer
+from twisted_dimse.scp.shared import PATIENCE
+
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RECOVERY = 0.5  # seconds without accepting when the system has no more to give
 
@@ -104,8 +105,8 @@ def inherited(endpoint: str) -> str:
 class SharedPort:
     """Accepts from a listening socket that other processes accept from too, one connection a turn.
 
-    While ``leaves()`` is true, as when this process has more connections than another, a connection
-    is left to the others for a few milliseconds. Ending this port leaves the socket to the others.
+    Where ``leaves()`` is true, as when this process has more connections than another, a connection
+    is left to the others for `PATIENCE`. Ending this port leaves the socket to the others.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class SharedPort:
 
     def doRead(self) -> None:
         if self._leaves():
-            self._pause(_PATIENCE)
+            self._pause(PATIENCE)
         else:
             self._accept()
 

@@ -17,8 +17,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_FIELDS = 3  # of a row
-_ASSOCIATIONS, _CONNECTIONS, _PENDING = range(_FIELDS)
+PATIENCE = 0.005  # seconds for which a connection is left to a process that has fewer
+
+_FIELDS = 4  # of a row
+_ASSOCIATIONS, _CONNECTIONS, _PENDING, _LEAVING = range(_FIELDS)
 _OCTETS = 8
 _AWAY = (1 << 63) - 1
 
@@ -74,6 +76,7 @@ class Shared:
     def away(self, worker: int) -> None:
         """A worker takes no connections, and has none."""
         self._values[self._at(worker, _ASSOCIATIONS)] = 0
+        self._values[self._at(worker, _LEAVING)] = 0
         self.retire(worker)
 
     def retire(self, worker: int) -> None:
@@ -84,10 +87,16 @@ class Shared:
         """A worker has so many connections."""
         self._values[self._at(worker, _CONNECTIONS)] = count
 
-    def has_more(self, worker: int) -> bool:
-        """Whether a worker has more connections than another that takes some."""
-        counts = self._column(_CONNECTIONS)
-        return counts[worker - 1] > min(counts)
+    def leave(self, worker: int, now: float) -> bool:
+        """Whether a worker should leave a connection to another, for `PATIENCE`: to one that takes
+        some, has fewer, and does not leave it to others itself."""
+        moment = int(now * 1e9)
+        counts, until = self._column(_CONNECTIONS), self._column(_LEAVING)
+        own = counts[worker - 1]
+        if not any(c < own and u <= moment for c, u in zip(counts, until, strict=True)):
+            return False
+        self._values[self._at(worker, _LEAVING)] = moment + int(PATIENCE * 1e9)
+        return True
 
     # --- the index
 

@@ -126,10 +126,11 @@ class WorkerService(SCPService):
             self._shared.connected(self._number, count)
 
     def _listen(self, option: str, text: str, factory: Any) -> None:
-        self._listening = Adopting(
-            self._reactor, self._sockets.pop(0), lambda: self._shared.has_more(self._number)
-        )
+        self._listening = Adopting(self._reactor, self._sockets.pop(0), self._leaves)
         super()._listen(option, inherited(text), factory)
+
+    def _leaves(self) -> bool:
+        return self._shared.leave(self._number, self._reactor.seconds())
 
     def _opened(self, archive: Any, commitment: Any) -> None:
         self._archive, self._commitment = archive, commitment
