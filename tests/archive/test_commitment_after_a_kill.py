@@ -46,7 +46,7 @@ ArchiveCommitment.commit = dies
 
 
 class Modality:
-    """A node that asks for commitment and takes the reports."""
+    """A node that asks for commitment and takes the reports, and images."""
 
     def __init__(self) -> None:
         self.reports: dict[str, Dataset] = {}
@@ -55,7 +55,11 @@ class Modality:
         self.port = free_port()
         node = AE("MODALITY")
         node.add_supported_context(PUSH, scu_role=True, scp_role=True)
-        self._handlers: Any = [(evt.EVT_N_EVENT_REPORT, self._take)]
+        node.add_supported_context(CT.SOPClassUID)
+        self._handlers: Any = [
+            (evt.EVT_N_EVENT_REPORT, self._take),
+            (evt.EVT_C_STORE, lambda _event: 0),
+        ]
         self._server = node.start_server(
             ("127.0.0.1", self.port), block=False, evt_handlers=self._handlers
         )

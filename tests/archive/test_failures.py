@@ -14,13 +14,17 @@ import pytest
 import sqlalchemy as sa
 from archives import archive_in, asking, found, image, retrieved, stored, threads_of
 from databases import PostgreSQL
-from memory import World
+from memory import CT, World
+from twisted.internet.defer import Deferred
 
 from twisted_dimse import StatusError
 from twisted_dimse.archive import index
-from twisted_dimse.archive.handler import Archive
+from twisted_dimse.archive.commitment import ArchiveCommitment
+from twisted_dimse.archive.handler import Archive, CannotKeep
 from twisted_dimse.archive.header import InstanceHeader
 from twisted_dimse.archive.index import Index
+from twisted_dimse.dimse.status import NO_SUCH_SOP_INSTANCE
+from twisted_dimse.services.commitment import Reference
 
 UIDS = {f"1.2.9.{number}" for number in range(3)}
 
@@ -105,6 +109,56 @@ def test_without_its_database_it_takes_instances_and_says_so_to_those_who_ask(
     assert len(world.lines("indexing goes on")) == 1
     assert archive.index.count() == 4, "nobody had to ask"
     assert found(world, requestor) == {*UIDS, "1.2.8"}
+
+
+def test_where_it_must_ask_the_database_before_it_takes_an_instance_it_takes_none_without(
+    world: World, tmp_path: Path
+) -> None:
+    with archive_in(world, tmp_path / "archive", on_duplicate="keep") as archive:
+        requestor = asking(world, archive)
+        end = removed(tmp_path / "archive" / "index.sqlite")
+        assert sent(world, requestor) == [0xA700] * 3
+        end()
+        assert sent(world, requestor) == [0] * 3
+        assert found(world, requestor) == UIDS
+        world.end()
+
+
+def test_what_is_to_be_committed_waits_for_the_database(
+    world: World, archive: Archive, tmp_path: Path
+) -> None:
+    requestor = asking(world, archive)
+    nobody: Any = None
+    assert stored(world, requestor, image("1.2.8")) == [0]
+    assert found(world, requestor) == {"1.2.8"}
+    commitment = ArchiveCommitment(archive, {})
+    asked = [Reference(CT, "1.2.8"), Reference(CT, "1.2.7")]
+    end = removed(tmp_path / "archive" / "index.sqlite")
+    reasons = Deferred.fromCoroutine(commitment.commit(nobody, asked))
+    delivered = commitment.deliver_kept()
+    world.advance(500)
+    assert not reasons.called
+    assert not delivered.called
+    end()
+    world.advance(60)
+    assert world.result(reasons) == {"1.2.8": None, "1.2.7": NO_SUCH_SOP_INSTANCE}
+    assert world.result(delivered) is None
+
+
+def test_what_the_disk_does_not_take_is_not_committed_and_not_waited_for(
+    world: World, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requestor = asking(world, archive)
+    nobody: Any = None
+    assert stored(world, requestor, image("1.2.8")) == [0]
+    commitment = ArchiveCommitment(archive, {})
+
+    def fails(_path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "somewhere")
+
+    monkeypatch.setattr("twisted_dimse.archive.handler.sync_file", fails)
+    with pytest.raises(CannotKeep, match="somewhere: Input/output error"):
+        world.result(Deferred.fromCoroutine(commitment.commit(nobody, [Reference(CT, "1.2.8")])))
 
 
 def test_when_postgresql_is_there_again_nobody_is_refused(

@@ -1,23 +1,27 @@
 """Storage commitment for the archive (PS3.4 J): what it holds, it promises to keep.
 
 A request is kept in the database before it is answered, and then the report on it until its peer
-has taken that; after a restart it is decided and delivered if need be.
+has taken that; after a restart it is decided and delivered if need be. While the database is gone,
+what was answered waits for it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydicom import Dataset
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_dimse.archive.handler import Archive
 from twisted_dimse.dimse.status import (
     CLASS_INSTANCE_CONFLICT,
     NO_SUCH_SOP_INSTANCE,
+    OUT_OF_RESOURCES,
     RESOURCE_LIMITATION,
 )
 from twisted_dimse.errors import StatusError
@@ -29,6 +33,9 @@ from twisted_dimse.services.commitment import (
     Report,
     outcome_of,
 )
+
+# Seconds until the index is asked again where it cannot be used; the last one goes on.
+_DELAYS = (5.0, 10.0, 20.0, 40.0, 60.0)
 
 _log = Logger()
 
@@ -45,12 +52,24 @@ class ArchiveCommitment(CommitmentHandler):
     def deliver_kept(self, transaction: str | None = None) -> Deferred[None]:
         """Decide and deliver what an earlier run or another process could not: the report on a
         transaction, or all that are in the database and not under way already."""
-        return Deferred.fromCoroutine(self._deliver_kept(transaction))
+        return Deferred.fromCoroutine(self._once_usable(self._deliver_kept, transaction))
 
     async def commit(
         self, request: Request, references: Sequence[Reference]
     ) -> dict[str, int | None]:
-        return await self._reasons(references)
+        reasons: dict[str, int | None] = await self._once_usable(self._reasons, references)
+        return reasons
+
+    async def _once_usable(self, function: Callable[[Any], Any], value: Any) -> Any:
+        """What a function that asks the index comes to, as soon as the index can be used."""
+        delays = itertools.chain(_DELAYS, itertools.repeat(_DELAYS[-1]))
+        while True:
+            try:
+                return await function(value)
+            except StatusError as error:
+                if error.status != OUT_OF_RESOURCES:
+                    raise
+            await deferLater(self._archive.reactor, next(delays))
 
     async def _reasons(self, references: Sequence[Reference]) -> dict[str, int | None]:
         """Each instance that is on the disk, whatever ``--durability`` is, in the index, and of the

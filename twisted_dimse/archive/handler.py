@@ -62,6 +62,10 @@ _LOOK_AGAIN = 1.0  # seconds until a file may have been read for the index
 _log = Logger()
 
 
+class CannotKeep(Exception):
+    """The disk does not take what storage commitment would promise; the text says why."""
+
+
 class Archive:
     """A folder of instances at work: files, journal, index, and the threads that read and index.
 
@@ -137,16 +141,20 @@ class Archive:
 
     def keep(self, uids: Sequence[str]) -> dict[str, str]:
         """Have instances on the disk, if they are not yet: the SOP class of each that is here and
-        now is. Blocks. Raises `OSError` where one cannot be synced."""
+        now is. Blocks. Raises `CannotKeep` where one cannot be synced."""
         kept: dict[str, str] = {}
         paths: list[str] = []
-        for uid, (sop_class, relative) in self.index.held(uids).items():
-            path = self._folder.absolute(relative)
-            with suppress(FileNotFoundError):
-                sync_file(path)
-                paths.append(path)
-                kept[uid] = sop_class
-        sync_folders_of(paths, self._folder.instances)
+        held = self.index.held(uids)
+        try:
+            for uid, (sop_class, relative) in held.items():
+                path = self._folder.absolute(relative)
+                with suppress(FileNotFoundError):
+                    sync_file(path)
+                    paths.append(path)
+                    kept[uid] = sop_class
+            sync_folders_of(paths, self._folder.instances)
+        except OSError as error:
+            raise CannotKeep(f"{error.filename}: {error.strerror or error}") from error
         return kept
 
     async def kept(self, uids: Sequence[str]) -> dict[str, str]:
