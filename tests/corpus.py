@@ -49,9 +49,6 @@ _PYTHON = {".py", ".pyc", ".json", ".typed"}
 #: Data sets of odd length: one is deflated (PS3.5 A.5 has the pad), one cut off in a value.
 ODD_LENGTH = {"test_files/image_dfl.dcm", "test_files/rtplan_truncated.dcm"}
 
-#: Implicit VR behind a file meta information that says JPEG: a receiver finds nothing in it.
-NOT_IN_ITS_SYNTAX = {"test_files/SC_rgb_jpeg.dcm"}
-
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 _WITHOUT_META = {
     "test_files/ExplVR_BigEndNoMeta.dcm": BIG_ENDIAN,
@@ -99,7 +96,7 @@ class Image:
     def place(self, uid: str | None = None) -> str:
         """Where a receiver of ours keeps it, below its folder, when its sender calls it so."""
         study, series = self._text("StudyInstanceUID"), self._text("SeriesInstanceUID")
-        if self.name in NOT_IN_ITS_SYNTAX or not (_is_uid(study) and _is_uid(series)):
+        if not (_is_uid(study) and _is_uid(series)):
             study, series = "no-study", "no-series"
         return f"instances/{study}/{series}/{uid or self.uid}.dcm"
 

@@ -38,7 +38,7 @@ WANTED = (
     SERIES_INSTANCE_UID,
 )
 SYNTAXES = [IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED]
-IMAGES = [image for image in corpus.images() if image.name not in corpus.NOT_IN_ITS_SYNTAX]
+IMAGES = corpus.images()
 
 
 def scanned(syntax: str, parts: Any, wanted: Any = WANTED) -> ElementScan:
@@ -249,6 +249,21 @@ def test_a_sequence_of_unknown_vr_and_length_is_implicit_inside() -> None:
     )
     for size in (1, 7, 1000):
         assert scanned(EXPLICIT, by(size, data)).found == {STUDY_INSTANCE_UID: b"1.3\0"}
+
+
+@pytest.mark.parametrize(
+    ("said", "real"), [(EXPLICIT, IMPLICIT), (IMPLICIT, EXPLICIT), (DEFLATED, IMPLICIT)]
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_the_first_element_tells_whether_there_are_vrs(said: str, real: str, size: int) -> None:
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.PatientID, dataset.StudyInstanceUID = "1.2.3", "P1", "1.3"
+    dataset.ReferencedStudySequence = [Dataset(), Dataset()]
+    data = encode_dataset(dataset, real)
+    if said == DEFLATED:
+        data = zlib.compress(data, wbits=-zlib.MAX_WBITS)
+    found = scanned(said, by(size, data), {PATIENT_ID, STUDY_INSTANCE_UID}).found
+    assert stripped(found) == {PATIENT_ID: b"P1", STUDY_INSTANCE_UID: b"1.3"}
 
 
 def test_encapsulated_data_before_what_is_looked_for_is_skipped() -> None:

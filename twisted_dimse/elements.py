@@ -10,6 +10,9 @@ deflated data set the first `MAX_INFLATED` octets are looked at.
     scan.feed(slice)                    # until scan.done
     scan.text(0x0020000D)               # "1.2.3.4"; the octets are in scan.found
 
+Some data sets have no VRs although their transfer syntax has, and some have them although it has
+none; the first element tells, as it does for other readers.
+
 Data that cannot be followed ends the scan, with `broken` true; it is never an error.
 """
 
@@ -32,7 +35,7 @@ SOP_INSTANCE_UID = 0x00080018
 
 MAX_VALUE = 1 << 16
 MAX_INFLATED = 1 << 24
-_PIXEL_DATA_GROUP = 0x7FE0
+_FIRST_GROUP, _PIXEL_DATA_GROUP = 0x0008, 0x7FE0
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITER_GROUP = 0xFFFE
@@ -72,6 +75,7 @@ class ElementScan:
         self._inflated = 0
         self._implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
         big_endian = transfer_syntax == EXPLICIT_VR_BIG_ENDIAN
+        self._begun = big_endian  # where the first element is not looked at
         self._tag_vr, self._length = _BIG if big_endian else _LITTLE
         self._inflate = (
             zlib.decompressobj(-zlib.MAX_WBITS)
@@ -127,6 +131,8 @@ class ElementScan:
     def _scan(self, data: bytes | memoryview) -> None:
         offset, end = 0, len(data)
         begin = 0  # of what belongs to the sequence that is kept
+        if not self._begun and end >= _SHORTEST_HEADER:
+            self._begin(data)
         if not (self._implicit or self._depth):
             offset = self._pass_short(data)
         while end - offset >= _SHORTEST_HEADER and not self.done:
@@ -164,6 +170,15 @@ class ElementScan:
             self._skip = offset - end
         elif not self.done:
             self._pending = bytes(data[offset:])
+
+    def _begin(self, data: bytes | memoryview) -> None:
+        """Look whether the first element has a VR, where it is of the group it should be of."""
+        self._begun = True
+        group, _, vr, rest = self._tag_vr.unpack_from(data)
+        if group == _FIRST_GROUP:
+            has_vr = vr in _SHORT_VRS or vr in _LONG_VRS
+            if has_vr == self._implicit and (has_vr or not rest):
+                self._implicit = not has_vr
 
     def _pass_short(self, data: bytes | memoryview) -> int:
         """Go through the short elements in front, most of which nobody wants; where that ends."""
