@@ -260,6 +260,63 @@ def test_values_that_no_sender_should_send_are_no_reason_not_to_be_found(
     index.close()
 
 
+STRANGE_NAMES = ["\U0010ffff\U0010ffffA^B", "\ud7ffA", "\U0010ffff", "N" * 700 + "^A", "Doe^J"]
+
+
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [({"PatientName": name[:size] + "*"}, 1) for name in STRANGE_NAMES[1::2] for size in (1, 600)]
+        ({"PatientName": name[:length] + "*"}, 1)
+        for name in STRANGE_NAMES[1::2]
+        for length in (1, 600)
+    ]
+    + [
+        ({"PatientName": "\U0010ffff*"}, 2),
+        ({"PatientName": "\U0010ffff\U0010ffff*"}, 1),
+        ({"PatientName": "N" * 700 + "^A"}, 1),
+        ({"PatientName": "N" * 699 + "?^A"}, 1),
+        ({"PatientName": [*(f"N{number}^*" for number in range(5000)), "Doe^J"]}, 1),
+        ({"PatientID": [*(f"N{number}*" for number in range(5000)), "P4"]}, 1),
+        ({"AccessionNumber": [*(f"N{number}*" for number in range(5000)), "A4"]}, 1),
+        ({"StudyDate": ["20240101"] * 5000}, 5),
+        ({"ModalitiesInStudy": [*(f"N{number}" for number in range(5000)), "CT"]}, 5),
+        ({"StudyInstanceUID": [f"1.2.{number}" for number in range(70_000)]}, 5),
+    ],
+    ids=lambda value: str(value)[:40].encode("ascii", "backslashreplace").decode(),
+)
+def test_keys_that_nobody_should_send_are_answered_as_any_other(
+    strange: Index, values: dict[str, Any], count: int
+) -> None:
+    keys = Dataset()
+    keys.SpecificCharacterSet = "ISO_IR 192"
+    for keyword, value in values.items():
+        setattr(keys, keyword, value)
+    assert len(strange.fetch(matching.entities(keys, Level.STUDY, {}))) >= count
+    if "ModalitiesInStudy" not in values:
+        assert len(entities(strange, keys, Level.STUDY)) == count
+
+
+@pytest.fixture(scope="module")
+def strange(headers: list[InstanceHeader], new_database: Callable[[], str]) -> Iterator[Index]:
+    """An index of a study for each of the names."""
+    index = Index.open(new_database())
+    for number, name in enumerate(STRANGE_NAMES):
+        values = {
+            **headers[0].values,
+            0x00080005: b"ISO_IR 192",
+            0x00080020: b"20240101",
+            0x00080050: f"A{number}".encode(),
+            0x00080060: b"CT",
+            0x00100010: name.encode(),
+            0x00100020: f"P{number}".encode(),
+            STUDY_UID: f"1.2.{number}".encode(),
+            SERIES_UID: f"1.2.{number}.1".encode(),
+        }
+        index.add([replace(headers[0], sop_instance_uid=f"1.2.{number}.1.1", values=values)])
+    yield index
+    index.close()
+
+
 def set_version(database: str, version: int) -> None:
     """Have a database say that it is of another version."""
     engine = sa.create_engine(database)

@@ -37,7 +37,7 @@ from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 _ISSUER = 0x00100021
 _READING = "reading"  # of the table `info`
 _MANY = 500  # values in one IN
-_LONGEST = 500  # characters of a column that is searched
+LONGEST = 500  # characters of a column that is searched
 _BUSY_TIMEOUT = 10_000  # milliseconds that SQLite waits for another writer
 
 
@@ -361,12 +361,12 @@ def _patient_key(header: InstanceHeader) -> str:
         return f"study {header.study_uid}"
     issuer = header.values.get(_ISSUER, b"").strip()
     key = f"{patient_id.hex()} {issuer.hex()}"
-    return key if len(key) <= _LONGEST else hashlib.sha256(key.encode()).hexdigest()
+    return key if len(key) <= LONGEST else hashlib.sha256(key.encode()).hexdigest()
 
 
 def _searchable(text: str) -> str:
     """As much of a value as a database can have in an index, whatever a sender makes of it."""
-    return text.replace("\0", "")[:_LONGEST]
+    return text.replace("\0", "")[:LONGEST]
 
 
 def _study_rows(

@@ -8,6 +8,7 @@ keys mean fulfils them. What is exact, in every kind of matching, is the predica
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ from twisted_dimse.archive.header import (
     STUDY_UID,
     Level,
 )
+from twisted_dimse.archive.index import LONGEST
 from twisted_dimse.services.matching import Matching, kind_of, name_groups
 from twisted_dimse.services.values import is_range, span, texts
 
@@ -47,6 +49,11 @@ _TABLES = {
     Level.IMAGE: _INSTANCES,
 }
 LEVELS = tuple(_TABLES)
+
+_MOST_VALUES = 100  # of one key that databases are asked for; SQLite takes no very large condition
+_MOST_UIDS = 30_000
+_LAST = chr(sys.maxunicode)
+_SURROGATES = range(0xD800, 0xE000)
 
 
 def levels_down_to(level: Level) -> tuple[Level, ...]:
@@ -112,10 +119,14 @@ def _joined(level: Level) -> Any:
 def _conditions(keys: Dataset, level: Level) -> Iterator[Any]:
     for one in levels_down_to(level):
         for tag, condition in _SEARCHABLE[one].items():
-            if tag in keys:
+            if tag in keys and len(texts(keys, tag)) <= _most_values(tag):
                 found = condition(keys, tag)
                 if found is not None:
                     yield found
+
+
+def _most_values(tag: int) -> int:
+    return _MOST_UIDS if tag in _UNIQUE and tag != PATIENT_ID else _MOST_VALUES
 
 
 def _uid(column: Any) -> Callable[[Dataset, int], Any]:
@@ -146,11 +157,24 @@ def _text(column: Any) -> Callable[[Dataset, int], Any]:
 def _begins(column: Any, text: str) -> Any:
     """What ``text`` means for a column, up to its first wildcard."""
     literal = re.split(r"[*?]", text, maxsplit=1)[0]
+    kept = literal[:LONGEST]  # as the columns have it
     if literal == text:
-        return column == text
-    if not literal:
+        return column == kept
+    if not kept:
         return column != ""
-    return sa.and_(column >= literal, column < literal[:-1] + chr(ord(literal[-1]) + 1))
+    behind = _behind_all_of(kept)
+    return sa.and_(column >= kept, column < behind if behind else sa.true())
+
+
+def _behind_all_of(prefix: str) -> str:
+    """The first text in the order of codes behind all that begin so; empty where there is none."""
+    prefix = prefix.rstrip(_LAST)
+    if not prefix:
+        return ""
+    code = ord(prefix[-1]) + 1
+    if code in _SURROGATES:  # which are no characters
+        code = _SURROGATES.stop
+    return prefix[:-1] + chr(code)
 
 
 def _name(keys: Dataset, tag: int) -> Any:
