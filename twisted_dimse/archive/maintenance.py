@@ -19,7 +19,8 @@ import sqlalchemy as sa
 
 from twisted_dimse.archive import schema
 from twisted_dimse.archive.folder import ArchiveFolder
-from twisted_dimse.archive.header import InstanceHeader, Unindexable, inode_of
+from twisted_dimse.archive.header import InstanceHeader, Unindexable, inode_of, is_text
+from twisted_dimse.archive.indexer import add_those_that_can_be, headers_of
 from twisted_dimse.datastream import expand_paths, part10_header
 from twisted_dimse.services.syncing import sync_folders_of
 from twisted_dimse.uids import is_valid_uid
@@ -41,14 +42,16 @@ def verify(folder: ArchiveFolder) -> Iterator[Finding]:
     """Compare files and index both ways, and repair the index.
 
     A file that the index lacks, or has otherwise, is indexed anew; a row without a file is taken
-    out. A file that is damaged, or no instance, is reported and left alone.
+    out. A file that is damaged, no instance, or another one of an instance that the index has from
+    a file that is there, is reported and left alone, as are folders that cannot be read.
     """
+    _take_up(folder)
     known = dict(_known(folder))
     anew = folder.index.reading is not None
-    index = folder.index.renew if anew else folder.index.add
-    unindexed: list[InstanceHeader] = []
+    looked_at: list[tuple[InstanceHeader, str]] = []
     unreadable: list[str] = []
-    for path in expand_paths([folder.instances]):
+    unlisted: list[OSError] = []
+    for path in _files_below(folder.instances, unlisted):
         relative = folder.relative(path)
         expected = known.pop(relative, None)
         try:
@@ -58,26 +61,72 @@ def verify(folder: ArchiveFolder) -> Iterator[Finding]:
                 unreadable.append(relative)
             yield Finding(relative, f"cannot be read: {error}")
             continue
-        found = (header.sop_instance_uid, header.offset, header.size)
-        if expected != found or anew:
-            unindexed.append(header)
-        if len(unindexed) >= _BATCH:
-            index(unindexed)
-            unindexed = []
-        if expected == found:
+        problem = ""
+        if expected != (header.sop_instance_uid, header.offset, header.size):
+            problem = "not in the index" if expected is None else "not as the index has it"
+        if not problem and not anew:
             yield Finding(relative)
             continue
-        problem = "not in the index" if expected is None else "not as the index has it"
-        yield Finding(relative, problem, mended=True)
-    index(unindexed)
-    gone = list(known)
+        looked_at.append((header, problem))
+        if len(looked_at) >= _BATCH:
+            yield from _put_right(folder, looked_at, anew)
+            looked_at = []
+    yield from _put_right(folder, looked_at, anew)
+    for failed in unlisted:
+        unreadable.append(folder.relative(failed.filename))
+        yield Finding(unreadable[-1], f"cannot be read: {failed}")
+    kept = tuple(f"{failed.filename}/" for failed in unlisted)
+    gone = [path for path in known if not folder.absolute(path).startswith(kept)]
     folder.index.remove(gone)
     for relative in gone:
         yield Finding(relative, "in the index, but there is no file", mended=True)
-    folder.journal.forget_all()  # every file was looked at
     folder.index.reading = None
     folder.index.forget_unreadable(folder.index.unreadable())
-    folder.index.note_unreadable(unreadable)
+    folder.index.note_unreadable(path for path in unreadable if is_text(path))
+
+
+def _take_up(folder: ArchiveFolder) -> None:
+    """Index what a server that crashed left over, as its next start would."""
+    left = folder.journal.left_over()
+    for start in range(0, len(left), _BATCH):
+        _index(folder, headers_of(folder, left[start : start + _BATCH]))
+    folder.journal.forget_all()
+
+
+def _files_below(top: str, unlisted: list[OSError]) -> Iterator[str]:
+    """The files below a folder, in order of name; errors of folders go to ``unlisted``."""
+    for where, folders, files in os.walk(top, onerror=unlisted.append):
+        folders.sort()
+        for file in sorted(files):
+            yield os.path.join(where, file)
+
+
+def _put_right(
+    folder: ArchiveFolder, looked_at: list[tuple[InstanceHeader, str]], anew: bool
+) -> Iterator[Finding]:
+    """Index files, but for those whose instance the index has from another file that is there."""
+    held = _paths_held(folder, (header for header, _ in looked_at))
+    right: list[tuple[InstanceHeader, str]] = []
+    for header, problem in looked_at:
+        other = held.setdefault(header.sop_instance_uid, header.path)
+        if other != header.path and os.path.exists(folder.absolute(other)):
+            yield Finding(header.path, f"the same instance as {other}, which the index has")
+        else:
+            held[header.sop_instance_uid] = header.path
+            right.append((header, problem))
+    headers = [header for header, _ in right]
+    add_those_that_can_be(folder.index.renew if anew else folder.index.add, headers)
+    held = _paths_held(folder, headers)
+    for header, problem in right:
+        if held.get(header.sop_instance_uid) == header.path:
+            yield Finding(header.path, problem, mended=bool(problem))
+        else:
+            yield Finding(header.path, "cannot be indexed")
+
+
+def _paths_held(folder: ArchiveFolder, headers: Iterable[InstanceHeader]) -> dict[str, str]:
+    held = folder.index.held([header.sop_instance_uid for header in headers])
+    return {uid: path for uid, (_, path) in held.items()}
 
 
 def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Finding]:
@@ -85,6 +134,7 @@ def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Findin
 
     An instance that is here already is replaced. What is no instance is reported.
     """
+    _take_up(folder)
     batch: list[InstanceHeader] = []
     for path in expand_paths(paths):
         try:
@@ -103,8 +153,11 @@ def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Findin
 def delete(folder: ArchiveFolder, uid: str) -> Iterator[Finding]:
     """Delete a study, a series or an instance, whichever ``uid`` is of: rows, then files.
 
-    Raises `LookupError` where nothing here has that UID.
+    Raises `LookupError` where nothing here has that UID, or where that is not known yet.
     """
+    _take_up(folder)
+    if folder.index.is_reading():
+        raise LookupError("not all files are in the index yet: dimse archive verify first")
     paths = _paths_of(folder, uid)
     if not paths:
         raise LookupError(f"{uid}: no study, series or instance of this archive")
@@ -171,7 +224,7 @@ def _take_in(folder: ArchiveFolder, path: str) -> InstanceHeader:
 
 def _index(folder: ArchiveFolder, headers: list[InstanceHeader]) -> None:
     sync_folders_of((folder.absolute(header.path) for header in headers), folder.instances)
-    for replaced in folder.index.add(headers):
+    for replaced in add_those_that_can_be(folder.index.add, headers):
         if folder.remove(replaced):
             _remove_if_empty(os.path.dirname(folder.absolute(replaced.path)), folder.instances)
 
