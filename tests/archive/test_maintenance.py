@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from archives import image
 from memory import CT, EXPLICIT
+from peers import dimse
 
 from twisted_dimse.archive import schema
 from twisted_dimse.archive.folder import ArchiveFolder
@@ -167,3 +169,41 @@ def test_an_instance_that_can_have_no_row_is_said_and_keeps_no_other_from_it(
         expected = {other: "not in the index", strange: "cannot be indexed"}
         assert problems(verify(folder)) == expected
         assert in_the_index(folder) == {FIRST, other}
+
+
+# --- what fails on the way
+
+
+def test_what_could_not_be_deleted_can_be_asked_for_again(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = file_at(top, "1.2.3/1.2.3.4/1.2.10.dcm")
+    with opened(top) as folder:
+        list(verify(folder))
+    real = os.unlink
+
+    def fails(path: Any) -> None:
+        if str(path).endswith(second):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        real(path)
+
+    with opened(top) as folder:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", fails)
+            with pytest.raises(PermissionError):
+                list(delete(folder, "1.2.3"))
+        assert in_the_index(folder) == there(top) == {second}
+        assert [finding.path for finding in delete(folder, "1.2.3")] == [second]
+        assert in_the_index(folder) == there(top) == set()
+
+
+@pytest.mark.parametrize("words", [["verify"], ["delete", "1.2.3"], ["import", "."]])
+def test_a_database_that_fails_is_one_line_without_values(top: Path, words: list[str]) -> None:
+    with sqlite3.connect(top.parent / "index.sqlite") as database:
+        database.execute("DROP TABLE instances")
+    done = dimse("archive", *words, "--directory", top.parent, cwd=top)
+    assert done.status == 2
+    assert done.err.splitlines()[-1:] == [
+        "dimse: the index cannot be used: no such table: instances"
+    ]
+    assert "1.2.9" not in done.err

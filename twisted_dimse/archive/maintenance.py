@@ -140,7 +140,7 @@ def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Findin
         try:
             header = _take_in(folder, path)
         except (OSError, Unindexable) as error:
-            yield Finding(path, str(error))
+            yield Finding(path, str(error).removeprefix(f"{path}: "))
             continue
         batch.append(header)
         yield Finding(path)
@@ -151,7 +151,7 @@ def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Findin
 
 
 def delete(folder: ArchiveFolder, uid: str) -> Iterator[Finding]:
-    """Delete a study, a series or an instance, whichever ``uid`` is of: rows, then files.
+    """Delete a study, a series or an instance, whichever ``uid`` is of: files, then rows.
 
     Raises `LookupError` where nothing here has that UID, or where that is not known yet.
     """
@@ -161,16 +161,20 @@ def delete(folder: ArchiveFolder, uid: str) -> Iterator[Finding]:
     paths = _paths_of(folder, uid)
     if not paths:
         raise LookupError(f"{uid}: no study, series or instance of this archive")
-    folder.index.remove(paths)
-    for relative in paths:
-        path = folder.absolute(relative)
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            yield Finding(relative, "there was no file", mended=True)
-            continue
-        _remove_if_empty(os.path.dirname(path), folder.instances)
-        yield Finding(relative)
+    removed: list[str] = []
+    try:
+        for relative in paths:
+            path = folder.absolute(relative)
+            problem = ""
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                problem = "there was no file"
+            removed.append(relative)
+            _remove_if_empty(os.path.dirname(path), folder.instances)
+            yield Finding(relative, problem, mended=bool(problem))
+    finally:
+        folder.index.remove(removed)  # what is left can be asked for again
 
 
 def _known(folder: ArchiveFolder) -> Iterator[tuple[str, tuple[str, int, int]]]:

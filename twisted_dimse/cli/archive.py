@@ -101,14 +101,20 @@ def _check_exists(directory: str) -> None:
 
 @contextmanager
 def _opened(directory: str, database: str | None) -> Iterator[Any]:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
+    from twisted_dimse.archive.indexer import in_one_line
 
     try:
         folder = ArchiveFolder(directory, database)
     except CannotOpen as error:
         raise click.UsageError(f"{error}.") from None
-    with folder:
-        yield folder
+    try:
+        with folder:
+            yield folder
+    except SQLAlchemyError as error:  # whose own text has the values, which may name patients
+        raise click.ClickException(f"the index cannot be used: {in_one_line(error)}") from error
 
 
 def _show(findings: Iterable[Any], done: str, as_json: bool, quiet: bool, debug: bool) -> int:
