@@ -658,14 +658,14 @@ def test_the_uids_are_found_wherever_the_octets_are_cut(
     assert received(tmp_path) == ["1.2.3/1.2.3.4/1.2.9.dcm"]
 
 
-def test_a_data_set_in_another_syntax_than_its_context_is_kept_without_a_study(
+def test_a_data_set_that_has_vrs_where_its_context_has_none_is_kept_in_its_study(
     world: World, tmp_path: Path
 ) -> None:
     _, handler = filing(world, tmp_path)
     requestor, _ = world.associate(handler, contexts=[(CT, [IMPLICIT])])
     one = BytesSource(CT, "1.2.9", IMPLICIT, encoded("1.2.9"))
     assert stored(world, requestor, one) == [0]
-    assert received(tmp_path) == ["no-study/no-series/1.2.9.dcm"]
+    assert received(tmp_path) == ["1.2.3/1.2.3.4/1.2.9.dcm"]
 
 
 def test_a_sink_that_is_waited_for_is_a_deferred(world: World, tmp_path: Path) -> None:
