@@ -128,13 +128,16 @@ def _original(
 
 # --- in the process that is copied
 
+# What an interrupt does to a program that is started here: nothing, where a shell has it so.
+_interrupted: list[Any] = []
+
 
 def _serve(orders: socket.socket) -> str | None:
     """Start what is ordered, and say of each its process and its status. In a copy: its program."""
     for library in LIBRARIES:
         importlib.import_module(library)
     gc.freeze()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _interrupted.append(signal.signal(signal.SIGINT, signal.SIG_IGN))
     waiting = selectors.DefaultSelector()
     waiting.register(orders, selectors.EVENT_READ)
     while True:
@@ -181,7 +184,7 @@ def _close_all(waiting: selectors.BaseSelector) -> None:
 def _become(
     streams: Sequence[int], code: str, words: list[str], cwd: str, env: dict[str, str]
 ) -> str:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupted[0])
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
