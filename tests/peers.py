@@ -323,18 +323,25 @@ class Server(Running):
 
 
 @contextmanager
+def killed_at_last(server: Server) -> Iterator[Server]:
+    """A server that does not outlive this, whatever comes."""
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@contextmanager
 def serving(
     *options: str | Path | int, directory: Path | None = None, **more: Any
 ) -> Iterator[Server]:
     """A server of ours, in a folder of its own where none is given."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(*options, directory=directory or Path(folder) / "archive", **more)
-        try:
+        with killed_at_last(server):
             yield server.started()
             server.stopped()
-        finally:
-            if server.process.poll() is None:
-                server.kill()
 
 
 def wait_until(true: Callable[[], object], within: float = 5.0) -> None:

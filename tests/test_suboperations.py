@@ -3,7 +3,8 @@ association to the destination (PS3.4 C.4.2, C.4.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_dimse import Peer, StatusError
 from twisted_dimse.datastream import BytesSource
+from twisted_dimse.transcoding import Transcoder
 
 
 @pytest.fixture
@@ -128,6 +130,33 @@ def test_a_cancel_stops_after_the_instance_under_way(world: World, service: str)
     assert (result.status, result.completed, result.remaining) == (0xFE00, 2, 3)
     assert counts(responses(world)[-1]) == [3, 2, 0, 0]
     assert Tracked.open_files == 0
+
+
+def test_what_is_transcoded_when_a_cancel_comes_does_not_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow: Deferred[int] = Deferred()
+    held: Deferred[None] = Deferred()
+
+    @asynccontextmanager
+    async def transcoded(_: Any, source: Any, syntax: str) -> AsyncIterator[BytesSource]:
+        if source.sop_instance_uid == uid(1):
+            await held
+        yield BytesSource(CT, source.sop_instance_uid, syntax, source.data)
+
+    monkeypatch.setattr(Transcoder, "transcoded", transcoded)
+    receiver = Receiving(slow, 0, 0)
+    sources = [BytesSource(CT, uid(number), JPEG, encoded(uid(number))) for number in range(3)]
+    requestor, asked = retrieval(world, "get", receiver, sources)
+    world.run()
+    requestor.cancel(asked)
+    world.run()
+    held.callback(None)
+    world.run()
+    slow.callback(0)
+    result = world.result(asked)
+    assert receiver.received == [uid(0)]
+    assert (result.status, result.completed, result.remaining) == (0xFE00, 1, 2)
 
 
 def test_instances_of_a_c_get_are_asked_for_as_they_are_sent(world: World) -> None:

@@ -271,6 +271,8 @@ class Retrieval:
             raise ValueError(f"{name} is not taken and {error}") from error
 
     async def _store_as_it_is(self, association: Association, source: Any) -> Response:
+        if self._request.cancelled:  # while the source was transcoded
+            raise CancelledError
         stored = association.store(
             source,
             check=False,

@@ -15,7 +15,7 @@ import pytest
 import raw
 import sqlalchemy as sa
 from databases import PostgreSQL
-from peers import SECONDS, Server, serving, wait_until
+from peers import SECONDS, Server, killed_at_last, serving, wait_until
 from raw import Client
 from test_archive_programs import found
 
@@ -129,14 +129,21 @@ def words_of(database: str | None) -> list[str]:
     return ["--database", database] if database else []
 
 
+def assert_whole(server: Server, url: str, uids: set[str]) -> None:
+    """A server finds all instances, each has one row, and it ends in peace."""
+    assert found(server) == uids
+    assert sorted(indexed(url)) == sorted(uids)
+    server.stopped()
+
+
 def test_of_two_workers_one_reads_and_both_answer_meanwhile(folder: Path, lost: str | None) -> None:
     there = uids_there(folder)
     new = [f"{ROOT}.1000.1.{number}" for number in range(4)]
-    with nothing_added(folder):
-        server = Server("--workers", 2, *words_of(lost), directory=folder).started()
-    try:
+    url = url_of(folder, lost)
+    with killed_at_last(Server("--workers", 2, *words_of(lost), directory=folder)) as server:
+        with nothing_added(folder):
+            server.started()
         processes(server)
-        url = url_of(folder, lost)
         wait_until(lambda: indexed(url), within=SECONDS)
         with nothing_added(folder):
             read = set(indexed(url))
@@ -146,12 +153,7 @@ def test_of_two_workers_one_reads_and_both_answer_meanwhile(folder: Path, lost: 
         stored(server, *new)
         assert found(server) >= {*read, *new}
         server.wait_for_line(MADE)
-        assert found(server) == {*there, *new}
-        assert sorted(indexed(url)) == sorted({*there, *new})
-        server.stopped()
-    finally:
-        if server.process.poll() is None:
-            server.kill()
+        assert_whole(server, url, {*there, *new})
     assert len(lines(server, "the index is made from the files")) == 1
     assert [line.split(MADE)[1] for line in lines(server, MADE)] == [
         f"{len(there)} files were read"
@@ -164,10 +166,10 @@ def test_a_worker_that_dies_while_it_reads_is_made_up_for(folder: Path, lost: st
     new = [f"{ROOT}.1000.1.{number}" for number in range(4)]
     url = url_of(folder, lost)
     options = ["--workers", 2, *words_of(lost)]
-    with nothing_added(folder):
-        server = Server(*options, directory=folder).started()
-        workers = processes(server)
-    try:
+    with killed_at_last(Server(*options, directory=folder)) as server:
+        with nothing_added(folder):
+            server.started()
+            workers = processes(server)
         for number, one in enumerate([1, 1, 2]):
             before = len(indexed(url))
             wait_until(lambda before=before: len(indexed(url)) > before, within=SECONDS)
@@ -183,24 +185,18 @@ def test_a_worker_that_dies_while_it_reads_is_made_up_for(folder: Path, lost: st
         stored(server, new[3])
         server.kill()
         psutil.wait_procs(running, SECONDS)
-        server = Server(*options, directory=folder).started()
+    with killed_at_last(Server(*options, directory=folder).started()) as server:
         if is_reading(url):
             server.wait_for_line(MADE)
         wait_until(lambda: not is_reading(url), within=SECONDS)
-        assert found(server) == {*there, *new}
-        assert sorted(indexed(url)) == sorted({*there, *new})
-        server.stopped()
-    finally:
-        if server.process.poll() is None:
-            server.kill()
+        assert_whole(server, url, {*there, *new})
 
 
 def test_a_worker_that_does_not_read_makes_no_new_index_in_the_place_of_one_that_is_lost(
     folder: Path,
 ) -> None:
     there = uids_there(folder)
-    server = Server("--workers", 2, directory=folder).started()
-    try:
+    with killed_at_last(Server("--workers", 2, directory=folder).started()) as server:
         workers = processes(server)
         server.wait_for_line(MADE)
         for file in folder.glob("index.sqlite*"):
@@ -213,8 +209,6 @@ def test_a_worker_that_does_not_read_makes_no_new_index_in_the_place_of_one_that
         server.wait_for_line(MADE, after=since)
         server.wait_for_line("worker 2, process .* takes", after=since)
         assert found(server) == there
-    finally:
-        server.kill()
 
 
 def test_a_second_start_goes_on_where_the_first_came_to(

@@ -76,7 +76,7 @@ class Octets:
         """The answer for an entity; None where more has to be looked at than octets."""
         pack = self._pack
         assert pack is not None
-        chosen: list[tuple[int, bytes, bytes]] = []  # those with a value
+        chosen: list[tuple[int, bytes, bytes]] = []  # those that the entity has
         plain = True
         for tag in self._tags:
             value = elements.get(tag)
@@ -101,8 +101,8 @@ class Octets:
             if written is None:
                 return None
             chosen, terms = written
-        found = {tag: pack(tag, vr, octets) for tag, vr, octets in chosen if octets}
-        parts = [found.get(tag) or self._without_value[tag] for tag in self._tags]
+        found = {tag: pack(tag, vr, octets) for tag, vr, octets in chosen}
+        parts = [found.get(tag, self._without_value[tag]) for tag in self._tags]
         return b"".join((self._character_set(terms), *parts))
 
     def _in_one_character_set(
