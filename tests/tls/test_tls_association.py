@@ -237,6 +237,20 @@ def test_the_records_of_one_read_are_taken_together(
     pump.flush()
 
 
+def test_what_comes_with_the_end_of_tls_in_one_read_still_counts(
+    authority: Authority, server_pair: Pair, log: list[str]
+) -> None:
+    node = Node(f"dicomtls:0:{server_pair.words}")
+    connecting, pump = calling(node, speaking(authority))
+    association = result(connecting)
+    association.abort()
+    association.protocol.transport.loseConnection()
+    pump.flush()
+    ours, theirs = log
+    assert "association aborted by us" in ours
+    assert "association aborted by the peer" in theirs
+
+
 def test_a_handler_sees_the_certificate_of_its_caller(
     authority: Authority, server_pair: Pair, client_pair: Pair
 ) -> None:
