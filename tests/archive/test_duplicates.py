@@ -62,15 +62,25 @@ def test_it_is_known_after_a_restart_and_by_every_process(tmp_path: Path, worker
         assert len(server.stored) == 2
 
 
-def test_of_those_that_come_at_the_same_moment_one_is_kept() -> None:
-    with serving(*NODE, "--on-duplicate", "reject") as server:
-        statuses: list[int] = []
+@pytest.mark.parametrize(("rule", "again"), [("keep", 0), ("reject", 0x0111)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_those_that_come_at_the_same_moment_one_is_kept(
+    workers: int, rule: str, again: int
+) -> None:
+    with serving(*NODE, "--on-duplicate", rule, "--workers", workers) as server:
+        for number in range(1, workers + 1) if workers > 1 else ():
+            server.wait_for_line(f"worker {number}, process .* takes associations")
+        together = threading.Barrier(8)
+        uids = [f"{UID}.{number}" for number in range(10)]
+        statuses: dict[str, list[int]] = {uid: [] for uid in uids}
 
         def store(study: int) -> None:
             with Client(server.port) as client:
                 client.associate()
-                data = dataset(UID, 100_000, study=f"1.2.{study}")
-                statuses.append(client.store(UID, data).status)
+                for uid in uids:
+                    data = dataset(uid, 100_000, study=f"1.2.{study}")
+                    together.wait(60)
+                    statuses[uid].append(client.store(uid, data).status)
                 client.release()
 
         senders = [threading.Thread(target=store, args=(study,)) for study in range(8)]
@@ -78,6 +88,6 @@ def test_of_those_that_come_at_the_same_moment_one_is_kept() -> None:
             sender.start()
         for sender in senders:
             sender.join()
-        assert sorted(statuses) == [0, *[0x0111] * 7]
-        assert len(server.stored) == 1
+        assert [sorted(each) for each in statuses.values()] == [[0, *[again] * 7]] * len(uids)
+        assert sorted(path.stem for path in server.stored) == uids
         assert server.partial == []

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import deferLater
 
 from twisted_dimse.dimse.status import DUPLICATE_SOP_INSTANCE, SUCCESS
 from twisted_dimse.errors import StatusError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from twisted_dimse.archive.handler import Archive
 
 _MOST_KNOWN = 100_000  # paths in memory
+_LOOK_AGAIN = 0.005  # seconds until another process may have decided
 
 
 class Duplicates:
@@ -29,8 +31,8 @@ class Duplicates:
 
     A look costs one row read from the index, in a thread, and only the first waits for rows: for
     what an earlier run left over. Where several processes serve the archive each look waits for
-    them, since only the index tells what the others have stored. While files are still read for the
-    index, the folders tell.
+    them, since only the index tells what the others have stored, and one process at a time looks
+    for a UID and files it. While files are still read for the index, the folders tell.
     """
 
     def __init__(self, archive: Archive) -> None:
@@ -48,10 +50,19 @@ class Duplicates:
         lock = self._locks.setdefault(uid, DeferredLock())
         async with lock:
             try:
-                return await self._finish(sink, uid)
+                return await self._finish_claimed(sink, uid)
             finally:
                 if not lock.waiting:
                     self._locks.pop(uid, None)
+
+    async def _finish_claimed(self, sink: InstanceSink, uid: str) -> int:
+        archive = self._archive
+        while not archive.claim(uid):
+            await deferLater(archive.reactor, _LOOK_AGAIN)
+        try:
+            return await self._finish(sink, uid)
+        finally:
+            archive.let_go(uid)
 
     async def _finish(self, sink: InstanceSink, uid: str) -> int:
         path = sink.final_path()

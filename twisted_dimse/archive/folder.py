@@ -7,6 +7,7 @@ with ArchiveFolder.open("./archive") as folder:
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ class ArchiveFolder:
         self.naming = threading.Lock()  # held while a file gets its name, or loses it
         self._indexing = threading.Lock()
         self._lock = -1
+        self._claims = -1
         try:
             os.makedirs(self.instances, exist_ok=True)
             journal = os.path.join(self.directory, "journal")
@@ -52,6 +54,7 @@ class ArchiveFolder:
             else:
                 first = part.number == 1
                 self.journal = Journal(journal if first else f"{journal}/{part.number}")
+                self._claims = _open_for_locks(os.path.join(self.directory, "uids.lock"))
                 sync_folder(self.directory)  # where the first process has not written yet
         except OSError as error:
             self.close()
@@ -86,19 +89,35 @@ class ArchiveFolder:
         if self.part is None:
             yield
             return
-        path = os.path.join(self.directory, "index.lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _open_for_locks(os.path.join(self.directory, "index.lock"))
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
+    def claim(self, uid: str) -> bool:
+        """Have an instance for this process until `let_go`, or its end; False where another of
+        those that serve the archive has it. Raises `OSError`."""
+        if self._claims >= 0:
+            try:
+                fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _number_of(uid))
+            except (BlockingIOError, PermissionError):  # POSIX has either
+                return False
+        return True
+
+    def let_go(self, uid: str) -> None:
+        """Another process may have the instance."""
+        if self._claims >= 0:
+            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _number_of(uid))
+
     def close(self) -> None:
         """Let another process have the folder."""
         lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
+        claims, self._claims = self._claims, -1
+        for descriptor in (lock, claims):
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def relative(self, path: str) -> str:
         """A path under ``instances`` as journal and index have it."""
@@ -132,3 +151,12 @@ class ArchiveFolder:
         self.journal.close()
         self.index.close()
         self.close()
+
+
+def _open_for_locks(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _number_of(uid: str) -> int:
+    """The octet of a file, which need not be there, whose lock stands for a UID."""
+    return int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=7).digest())

@@ -139,6 +139,18 @@ class Archive:
         """The path of a file that the index names."""
         return self._folder.absolute(path)
 
+    def claim(self, uid: str) -> bool:
+        """Decide about an instance until `let_go`; False where another process does. Raises
+        `StatusError` 0xA700 where there is no lock to be had."""
+        try:
+            return self._folder.claim(uid)
+        except OSError as error:
+            raise StatusError(OUT_OF_RESOURCES, error.strerror or str(error)) from error
+
+    def let_go(self, uid: str) -> None:
+        """Another process may decide about it."""
+        self._folder.let_go(uid)
+
     def keep(self, uids: Sequence[str]) -> dict[str, str]:
         """Have instances on the disk, if they are not yet: the SOP class of each that is here and
         now is. Blocks. Raises `CannotKeep` where one cannot be synced."""
