@@ -32,7 +32,8 @@ from twisted_dimse.archive.header import KEPT, Level
 from twisted_dimse.archive.indexer import Indexer, in_one_line
 from twisted_dimse.archive.part import Part
 from twisted_dimse.archive.reading import Reader
-from twisted_dimse.datastream import FileSource, Sink
+from twisted_dimse.archive.stored import StoredSource
+from twisted_dimse.datastream import Sink
 from twisted_dimse.dimse.status import (
     CANNOT_CALCULATE_MATCHES,
     OUT_OF_RESOURCES,
@@ -284,11 +285,10 @@ class ArchiveHandler(Handler):
             raise StatusError(CANNOT_CALCULATE_MATCHES, error.comment) from error
         return Instances(self._sources(rows), len(rows))
 
-    def _sources(self, rows: Iterable[Any]) -> Iterable[FileSource]:
+    def _sources(self, rows: Iterable[Any]) -> Iterable[StoredSource]:
         folder = self.archive.files.instances
-        for path, sop_class, uid, transfer_syntax, offset, size in rows:
-            where = os.path.join(folder, path)
-            yield FileSource(where, sop_class, uid, transfer_syntax, offset, size)
+        for path, *more in rows:
+            yield StoredSource(os.path.join(folder, path), *more)
 
 
 def _out_of_resources(failure: Failure) -> Failure:

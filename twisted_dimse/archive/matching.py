@@ -75,11 +75,10 @@ def entities(keys: Dataset, level: Level, computed: dict[int, Any]) -> Any:
 
 def instances(unique_keys: Dataset) -> Any:
     """A SELECT of the instances that a retrieve means by its unique keys: path, SOP class, SOP
-    Instance UID, transfer syntax, offset and size."""
+    Instance UID, transfer syntax, offset, size and inode."""
     table = _INSTANCES.c
-    statement = sa.select(
-        table.path, table.sop_class, table.uid, table.transfer_syntax, table.offset, table.size
-    ).select_from(_joined(Level.IMAGE))
+    names = ("path", "sop_class", "uid", "transfer_syntax", "offset", "size", "inode")
+    statement = sa.select(*(table[name] for name in names)).select_from(_joined(Level.IMAGE))
     for tag, column in _UNIQUE.items():
         if tag in unique_keys:
             statement = statement.where(column.in_(texts(unique_keys, tag)))
