@@ -94,6 +94,27 @@ class Authority:
         return pair
 
 
+@dataclass(frozen=True)
+class Papers:
+    """What a node of ours and a peer show each other, and what a stranger shows; RSA, since DCMTK
+    3.6.7, which is in Orthanc too, proposes no suite for ECDSA."""
+
+    authority: Authority
+    node: Pair
+    peer: Pair
+    strange: Pair
+
+    @classmethod
+    def made_in(cls, folder: Path) -> Papers:
+        authority = Authority(folder)
+        return cls(
+            authority,
+            authority.issue("node", "127.0.0.1", "localhost", with_rsa=2048),
+            authority.issue("peer", "127.0.0.1", "localhost", with_rsa=2048),
+            Authority(folder, "Strange CA").issue("strange", with_rsa=2048),
+        )
+
+
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: Key, begins: timedelta, ends: timedelta
 ) -> x509.CertificateBuilder:

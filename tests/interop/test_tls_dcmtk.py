@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import peers
 import pytest
-from certificates import Authority, Pair
+from certificates import Pair, Papers
 from pydicom.data import get_testdata_file
 
 from twisted_dimse.tls.profiles import PROFILES
@@ -19,31 +18,9 @@ pytestmark = pytest.mark.interop
 IMAGE = str(get_testdata_file("CT_small.dcm"))
 
 
-@dataclass(frozen=True)
-class Papers:
-    """What both sides need; RSA, since DCMTK 3.6.7 proposes no suite for ECDSA."""
-
-    authority: Authority
-    node: Pair
-    modality: Pair
-    strange: Pair
-
-    @property
-    def trust(self) -> list[str | Path]:
-        """DCMTK trusts our authority."""
-        return ["+cf", self.authority.cert]
-
-
-@pytest.fixture(scope="module")
-def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
-    folder = tmp_path_factory.mktemp("papers")
-    authority = Authority(folder)
-    return Papers(
-        authority,
-        authority.issue("node", "127.0.0.1", "localhost", with_rsa=2048),
-        authority.issue("modality", "127.0.0.1", with_rsa=2048),
-        Authority(folder, "Strange CA").issue("strange", with_rsa=2048),
-    )
+def trust(papers: Papers) -> list[str | Path]:
+    """A DCMTK program trusts our authority."""
+    return ["+cf", papers.authority.cert]
 
 
 def own(pair: Pair) -> list[str | Path]:
@@ -62,27 +39,18 @@ def open_node(papers: Papers) -> Iterator[peers.Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def mutual_node(papers: Papers) -> Iterator[peers.Server]:
-    """Takes those with a certificate of our authority."""
-    words = f"{papers.node.words}:ca={papers.authority.cert}"
-    endpoint = f"dicomtls:0:{words}:interface=127.0.0.1"
-    with peers.serving("--store-only", "--listen", endpoint) as server:
-        yield server
-
-
 def test_echoscu_without_a_certificate(papers: Papers, open_node: peers.Server) -> None:
     echoscu = peers.dcmtk("echoscu")
-    peers.run(echoscu, "+tla", *papers.trust, "127.0.0.1", open_node.port).succeeded()
+    peers.run(echoscu, "+tla", *trust(papers), "127.0.0.1", open_node.port).succeeded()
 
 
 def test_echoscu_with_a_certificate(papers: Papers, mutual_node: peers.Server) -> None:
-    words = [*own(papers.modality), *papers.trust]
+    words = [*own(papers.peer), *trust(papers)]
     peers.run(peers.dcmtk("echoscu"), *words, "127.0.0.1", mutual_node.port).succeeded()
 
 
 def test_storescu_with_a_certificate(papers: Papers, mutual_node: peers.Server) -> None:
-    words = [*own(papers.modality), *papers.trust]
+    words = [*own(papers.peer), *trust(papers)]
     port = mutual_node.port
     peers.run(peers.dcmtk("storescu"), *words, "127.0.0.1", port, IMAGE).succeeded()
     assert len(mutual_node.stored) == 1
@@ -92,7 +60,7 @@ def test_echoscu_without_the_certificate_that_is_asked_for(
     papers: Papers, mutual_node: peers.Server
 ) -> None:
     since = len(mutual_node.out)
-    words = ["+tla", *papers.trust, "127.0.0.1", mutual_node.port]
+    words = ["+tla", *trust(papers), "127.0.0.1", mutual_node.port]
     assert peers.run(peers.dcmtk("echoscu"), *words).status != 0
     mutual_node.wait_for_line("it sent no certificate, and verify=required", after=since)
 
@@ -101,7 +69,7 @@ def test_echoscu_with_a_certificate_of_a_strange_authority(
     papers: Papers, mutual_node: peers.Server
 ) -> None:
     since = len(mutual_node.out)
-    words = [*own(papers.strange), *papers.trust, "127.0.0.1", mutual_node.port]
+    words = [*own(papers.strange), *trust(papers), "127.0.0.1", mutual_node.port]
     assert peers.run(peers.dcmtk("echoscu"), *words).status != 0
     mutual_node.wait_for_line("comes from CN=Strange CA, which we do not trust", after=since)
 
@@ -122,7 +90,7 @@ def test_echoscu_without_tls_at_a_port_for_it(open_node: peers.Server) -> None:
 
 def test_echoscu_with_tls_at_a_plain_port(papers: Papers) -> None:
     with peers.serving("--store-only") as server:
-        done = peers.run(peers.dcmtk("echoscu"), "+tla", *papers.trust, "127.0.0.1", server.port)
+        done = peers.run(peers.dcmtk("echoscu"), "+tla", *trust(papers), "127.0.0.1", server.port)
         assert done.status != 0
         server.wait_for_line("TLS on a port for plain DICOM")
 
@@ -134,7 +102,7 @@ def test_echoscu_with_tls_at_a_plain_port(papers: Papers) -> None:
 def storescp(papers: Papers, folder: Path, *words: str | Path) -> Iterator[str]:
     """DCMTK's receiver over TLS, when it listens; as a peer."""
     port = peers.free_port()
-    command = [*peers.dcmtk("storescp"), *own(papers.node), *papers.trust, *words]
+    command = [*peers.dcmtk("storescp"), *own(papers.node), *trust(papers), *words]
     with peers.listening(command, "+xa", "-od", folder, port, port=port, tls=True):
         yield f"STORESCP@127.0.0.1:{port}"
 
@@ -153,8 +121,8 @@ def test_dimse_without_a_certificate(papers: Papers, tmp_path: Path) -> None:
 @pytest.mark.parametrize("profile", ["+py", "+px", "+pz"])
 def test_dimse_with_a_certificate(papers: Papers, tmp_path: Path, profile: str) -> None:
     with storescp(papers, tmp_path, profile) as peer:
-        peers.dimse("echo", peer, *secure(papers, papers.modality)).succeeded()
-        peers.dimse("store", peer, IMAGE, *secure(papers, papers.modality)).succeeded()
+        peers.dimse("echo", peer, *secure(papers, papers.peer)).succeeded()
+        peers.dimse("store", peer, IMAGE, *secure(papers, papers.peer)).succeeded()
         assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -162,7 +130,7 @@ def test_dimse_with_a_certificate(papers: Papers, tmp_path: Path, profile: str) 
 def test_each_profile_of_ours_finds_a_suite_with_dcmtk(
     papers: Papers, tmp_path: Path, profile: str
 ) -> None:
-    words = f"ca={papers.authority.cert}:{papers.modality.words}:profile={profile}"
+    words = f"ca={papers.authority.cert}:{papers.peer.words}:profile={profile}"
     with storescp(papers, tmp_path) as peer:
         title, _, where = peer.partition("@")
         peers.dimse("echo", f"{title}@dicomtls:{where}:{words}").succeeded()
@@ -186,7 +154,7 @@ def test_dimse_without_the_right_certificate_is_told_why(
 
 
 def test_dimse_does_not_take_dcmtk_for_another_host(papers: Papers, tmp_path: Path) -> None:
-    words = f"ca={papers.authority.cert}:{papers.modality.words}:hostname=pacs.example"
+    words = f"ca={papers.authority.cert}:{papers.peer.words}:hostname=pacs.example"
     with storescp(papers, tmp_path) as peer:
         title, _, where = peer.partition("@")
         done = peers.dimse("echo", f"{title}@dicomtls:{where}:{words}")

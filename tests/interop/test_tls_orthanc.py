@@ -6,49 +6,17 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import peers
 import pytest
-from certificates import Authority, Pair
+from certificates import Pair, Papers
 from pydicom.data import get_testdata_file
 
 pytestmark = pytest.mark.interop
 
 IMAGE = str(get_testdata_file("CT_small.dcm"))
-
-
-@dataclass(frozen=True)
-class Papers:
-    """RSA, since DCMTK, which is in Orthanc, proposes no suite for ECDSA."""
-
-    authority: Authority
-    node: Pair
-    orthanc: Pair
-    strange: Pair
-
-
-@pytest.fixture(scope="module")
-def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
-    folder = tmp_path_factory.mktemp("papers")
-    authority = Authority(folder)
-    return Papers(
-        authority,
-        authority.issue("node", "127.0.0.1", "localhost", with_rsa=2048),
-        authority.issue("orthanc", "127.0.0.1", "localhost", with_rsa=2048),
-        Authority(folder, "Strange CA").issue("strange", with_rsa=2048),
-    )
-
-
-@pytest.fixture(scope="module")
-def node(papers: Papers) -> Iterator[peers.Server]:
-    """A node of ours that takes those with a certificate of our authority."""
-    words = f"{papers.node.words}:ca={papers.authority.cert}"
-    endpoint = f"dicomtls:0:{words}:interface=127.0.0.1"
-    with peers.serving("--store-only", "--listen", endpoint) as server:
-        yield server
 
 
 class Orthanc:
@@ -65,8 +33,8 @@ class Orthanc:
             "DicomAlwaysAllowStore": True,
             "DicomAlwaysAllowEcho": True,
             "DicomTlsEnabled": True,
-            "DicomTlsCertificate": str(papers.orthanc.cert),
-            "DicomTlsPrivateKey": str(papers.orthanc.key),
+            "DicomTlsCertificate": str(papers.peer.cert),
+            "DicomTlsPrivateKey": str(papers.peer.key),
             "DicomTlsTrustedCertificates": str(papers.authority.cert),
             "DicomTlsRemoteCertificateRequired": asks,
             "DicomModalities": {"ours": ours},
@@ -87,11 +55,11 @@ class Orthanc:
 def orthanc(
     request: pytest.FixtureRequest,
     papers: Papers,
-    node: peers.Server,
+    mutual_node: peers.Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Orthanc]:
     program = peers.program("Orthanc")
-    made = Orthanc(papers, node, tmp_path_factory.mktemp("orthanc"), request.param)
+    made = Orthanc(papers, mutual_node, tmp_path_factory.mktemp("orthanc"), request.param)
     with peers.listening([program], made.configuration, port=made.http, tls=True):
         yield made
 
@@ -111,14 +79,14 @@ def test_dimse_with_a_certificate_of_a_strange_authority(orthanc: Orthanc, paper
     assert done.status == 3, done.said
 
 
-def test_it_stores_with_us(orthanc: Orthanc, node: peers.Server) -> None:
+def test_it_stores_with_us(orthanc: Orthanc, mutual_node: peers.Server) -> None:
     """It shows its certificate, which our node demands."""
-    node.empty()
+    mutual_node.empty()
     orthanc.rest("/instances", Path(IMAGE).read_bytes())
     orthanc.rest("/modalities/ours/echo", b"{}")
     (instance,) = orthanc.rest("/instances")
     orthanc.rest("/modalities/ours/store", instance.encode())
-    assert len(node.stored) == 1
+    assert len(mutual_node.stored) == 1
 
 
 def test_it_does_not_talk_to_whom_it_does_not_trust(orthanc: Orthanc, papers: Papers) -> None:
