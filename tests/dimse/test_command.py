@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -408,11 +409,65 @@ def test_only_the_message_id_of_a_repeated_command_set_is_read() -> None:
     assert "Priority" not in command.decode(command.encode({**echo, "MessageID": 4}))
 
 
+def test_of_two_message_ids_the_last_counts_however_often_they_come() -> None:
+    last = struct.pack("<HHIH", 0, 0x0110, 2, 7)
+    for first in (1, 2, 3):
+        echo = {"AffectedSOPClassUID": "1.2.840.10008.1.1", "CommandField": 0x30}
+        assert command.decode(command.encode({**echo, "MessageID": first}) + last).MessageID == 7
+
+
+def test_what_is_remembered_of_a_peer_that_never_repeats_itself_has_an_end() -> None:
+    for number in range(10 * command._MOST_KNOWN):
+        request = {"CommandField": 0x20, "AffectedSOPClassUID": f"1.2.{number}", "MessageID": 1}
+        command.decode(command.encode(request))
+    assert len(command._known) <= command._MOST_KNOWN
+
+
+def test_long_values_are_not_remembered() -> None:
+    command._known.clear()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(100):
+            uid = f"{number:05}" + "1" * 50_000
+            request = {"CommandField": 0x20, "AffectedSOPClassUID": "1.2", "MessageID": 1}
+            command.decode(command.encode({**request, "RequestedSOPInstanceUID": uid}))
+            command.encode({**request, "AffectedSOPClassUID": uid})
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def _decoded(octets: bytes) -> Any:
     try:
         return command.decode(octets)
     except ProtocolViolation as violation:
         return str(violation)
+
+
+@pytest.mark.parametrize(
+    ("request_", "repeated"),
+    [
+        ({"CommandField": 0x0130, "ActionTypeID": 2}, {"ActionTypeID": 2}),
+        ({"CommandField": 0x0100, "EventTypeID": 3}, {"EventTypeID": 3}),
+        (
+            {"CommandField": 0x0110, "RequestedSOPClassUID": "1.2", "RequestedSOPInstanceUID": "1"},
+            {"AffectedSOPClassUID": "1.2", "AffectedSOPInstanceUID": "1"},
+        ),
+        ({"CommandField": 0x0030, "AffectedSOPInstanceUID": "1"}, {}),
+    ],
+    ids=["action", "event", "requested becomes affected", "no instance in a C-ECHO"],
+)
+def test_a_response_repeats_what_its_request_was_about(
+    request_: dict[str, Any], repeated: dict[str, Any]
+) -> None:
+    request = command.CommandSet(request_, MessageID=9)
+    assert command.response_to(request) == {
+        "CommandField": request_["CommandField"] | command.RESPONSE,
+        "MessageIDBeingRespondedTo": 9,
+        "CommandDataSetType": command.NO_DATA_SET,
+        **repeated,
+    }
 
 
 UIDS_AS_THEY_COME = st.one_of(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from facts import facts
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import Dataset, config, dcmread
 from pydicom.data import get_charset_files
@@ -202,6 +202,13 @@ def test_a_sequence_matches_where_one_item_has_all_that_is_asked_for() -> None:
     assert matches(dataset(ProcedureCodeSequence=[one, other, right]), keys)
 
 
+def test_each_item_of_a_sequence_key_has_to_be_met() -> None:
+    keys = dataset(ProcedureCodeSequence=[dataset(CodeValue="7"), dataset(CodeValue="8")])
+    one, other = dataset(CodeValue="7"), dataset(CodeValue="8")
+    assert matches(dataset(ProcedureCodeSequence=[one, other]), keys)
+    assert not matches(dataset(ProcedureCodeSequence=[one]), keys)
+
+
 @pytest.mark.parametrize("empty", [[], [Dataset()], [dataset(CodeValue="")]], ids=repr)
 def test_a_sequence_that_asks_for_nothing_matches_every_entity(empty: list[Dataset]) -> None:
     keys = dataset(ProcedureCodeSequence=empty)
@@ -257,7 +264,8 @@ def test_composed_and_decomposed_letters_are_the_same() -> None:
     assert matches(dataset(PatientID="Mu\u0308-7"), dataset(PatientID="M\u00fc-?"))
 
 
-@given(st.text("ab*?.[\\^$", max_size=8), st.text("ab.[\\^$", max_size=8))
+@given(st.text("ab*?.[\\^$\n", max_size=8), st.text("ab.[\\^$\n", max_size=8))
+@example("a*?b", "a\n\nb")
 def test_wildcards_mean_what_a_slow_search_finds(key: str, text: str) -> None:
     def fits(key: str, text: str) -> bool:
         if not key:

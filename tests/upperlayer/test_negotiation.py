@@ -138,6 +138,13 @@ def test_an_acceptor_may_prefer_a_transfer_syntax_over_the_order_of_the_proposal
     assert requestor.contexts[1].transfer_syntax == IMPLICIT
 
 
+def test_what_an_acceptor_prefers_and_does_not_accept_is_passed_over() -> None:
+    wanted = proposal(PresentationContext(CT, (JPEG, EXPLICIT, IMPLICIT)))
+    policy = Policy({CT: (IMPLICIT, EXPLICIT)}, prefer=(JPEG, IMPLICIT))
+    requestor, _acceptor, _answer = negotiated(wanted, policy)
+    assert requestor.contexts[1].transfer_syntax == IMPLICIT
+
+
 def test_the_same_abstract_syntax_in_several_contexts_is_judged_in_each_alone() -> None:
     wanted = proposal(*(PresentationContext(CT, (uid,)) for uid in (IMPLICIT, JPEG, EXPLICIT)))
     _requestor, acceptor, answer = negotiated(wanted, Policy({CT: (IMPLICIT, EXPLICIT)}))
