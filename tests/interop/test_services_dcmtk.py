@@ -177,6 +177,13 @@ def test_findscu_asks_and_reads_in_any_script(ours: Ours, tmp_path: Path) -> Non
     assert str(found.PatientName) == studies.PATIENTS[2][1]
 
 
+def test_findscu_asks_in_utf_8_and_does_not_say_so(ours: Ours, tmp_path: Path) -> None:
+    """As somebody types it at a terminal."""
+    words = keys(QueryRetrieveLevel="PATIENT", PatientID="")
+    (found,) = dcmtk_query(ours.port, tmp_path, "-P", *words, *keys(PatientName="*=山田*"))
+    assert str(found.PatientName) == studies.PATIENTS[2][1]
+
+
 def test_findscu_is_refused_a_series_of_no_study(ours: Ours) -> None:
     words = keys(QueryRetrieveLevel="SERIES", SeriesInstanceUID="")
     done = peers.run(peers.dcmtk("findscu"), "-v", "-S", *words, "127.0.0.1", ours.port)

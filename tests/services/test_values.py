@@ -12,6 +12,7 @@ from pydicom.data import get_charset_files
 
 from twisted_dimse.datastream import decode_dataset, encode_dataset
 from twisted_dimse.services import values
+from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -93,3 +94,28 @@ def test_an_empty_element_of_any_vr_can_be_written(vr: str) -> None:
     empty = Dataset()
     empty.add(values.new_element(0x00091010, vr))
     assert encode_dataset(empty, "1.2.840.10008.1.2.1")[4:6].decode() == vr
+
+
+@pytest.mark.parametrize("terms", ["", "ISO_IR 6"])
+@pytest.mark.parametrize(
+    "octets", ["M\u00fcller".encode(), "M\u00fcller".encode("latin-1")], ids=["utf-8", "latin-1"]
+)
+def test_text_without_a_word_on_its_character_set_is_utf_8_or_else_latin_1(
+    octets: bytes, terms: str
+) -> None:
+    dataset = Dataset()
+    if terms:
+        dataset.SpecificCharacterSet = terms
+    front = encode_dataset(dataset, EXPLICIT_VR_LITTLE_ENDIAN)
+    name = b"\x10\0\x10\0PN\x08\0" + octets.ljust(8)
+    found = decode_dataset(front + name, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert values.texts(found, 0x00100010) == ("M\u00fcller",)
+
+
+def test_text_in_a_character_set_that_is_named_is_in_no_other() -> None:
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    front = encode_dataset(dataset, EXPLICIT_VR_LITTLE_ENDIAN)
+    name = b"\x10\0\x10\0PN\x02\0" + "\u00fc".encode()
+    found = decode_dataset(front + name, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert values.texts(found, 0x00100010) == ("\u00c3\u00bc",)

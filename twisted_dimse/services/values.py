@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ _IN_CHARACTER_SET = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
 _PLAIN_TEXT = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"))
 _ONE_VALUE = frozenset(("LT", "ST", "UR", "UT"))
 _OCTETS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
+_NOT_NAMED = [charset.default_encoding]  # which pydicom takes for Latin-1
 _GB_2312 = b"\x1b$)A"  # the escape of ISO 2022 IR 58
 _DELIMITERS = {ord(character) for character in "\\\r\n\t\f^="}
 
@@ -124,7 +126,12 @@ def _without_padding(text: str, vr: str) -> str:
 def _decoded(value: bytes, dataset: Dataset) -> str:
     if _GB_2312 in value:  # which pydicom would leave in
         return value.replace(_GB_2312, b"").decode("gb2312", "replace")
-    return decode_bytes(value, _encodings(dataset), _DELIMITERS)
+    encodings = _encodings(dataset)
+    if encodings == _NOT_NAMED and not value.isascii():
+        # Not allowed, and what a terminal sends: text in Latin-1 is hardly ever good UTF-8.
+        with suppress(UnicodeDecodeError):
+            return value.decode("utf-8")
+    return decode_bytes(value, encodings, _DELIMITERS)
 
 
 def _encodings(dataset: Dataset) -> list[str]:
