@@ -19,6 +19,7 @@ from peers import dimse
 from twisted_dimse.archive import schema
 from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.index import Index
+from twisted_dimse.archive.indexer import files_of
 from twisted_dimse.archive.maintenance import Finding, delete, import_files, verify
 from twisted_dimse.datastream import part10_header
 
@@ -149,6 +150,25 @@ def test_a_folder_that_cannot_be_listed_is_said_and_its_rows_stay(
         assert in_the_index(folder) == {FIRST}
     with opened(top) as folder:
         assert problems(verify(folder)) == {}
+
+
+def test_what_lies_behind_a_link_is_there(top: Path, tmp_path: Path) -> None:
+    """As where an old study is moved to another disk."""
+    other = file_at(top, "1.2.5/1.2.5.4/1.2.10.dcm")
+    os.rename(top / "1.2.5", tmp_path / "1.2.5")
+    os.symlink(tmp_path / "1.2.5", top / "1.2.5")
+    os.symlink(top, top / "1.2.3/again")
+    os.symlink(tmp_path / "nowhere", top / "1.2.4")
+    for problem in ({other: "not in the index"}, {}):
+        with opened(top) as folder:
+            found = problems(verify(folder))
+            assert found.pop("1.2.4").startswith("cannot be read: ")
+            assert found == problem
+            assert in_the_index(folder) == {FIRST, other}
+    with opened(top) as folder:
+        folder.index.remove([FIRST, other])
+        folder.index.reading = ""
+        assert [*files_of(folder, sorted(os.listdir(top)), {})] == [FIRST, "1.2.4", other]
 
 
 def test_an_instance_that_can_have_no_row_is_said_and_keeps_no_other_from_it(

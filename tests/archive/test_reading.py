@@ -300,6 +300,47 @@ def test_a_file_that_cannot_be_read_keeps_no_other_from_being_found_and_is_tried
         assert opened.index.unreadable() == []
 
 
+@pytest.mark.parametrize("end", ["/instances/1.2.3", "/1.2.3.4"])
+def test_a_folder_that_cannot_be_read_keeps_no_other_from_being_found_and_is_tried_again(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    lose_index(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", failing_at(end, errno.EIO))
+        assert found_after_a_start(world, folder) == {*UIDS} - {"1.2.9.3"}
+        assert found_after_a_start(world, folder) == {*UIDS} - {"1.2.9.3"}
+    name = end.removeprefix("/instances/").replace("/1.2.3.4", "1.2.3/1.2.3.4")
+    lines = world.lines(f"not indexed: {name}: cannot be read, tried again at the next start")
+    assert len(lines) == 2  # of the reading, and of the next start
+    assert found_after_a_start(world, folder) == set(UIDS)
+    with ArchiveFolder(str(folder)) as opened:
+        assert opened.index.unreadable() == []
+
+
+def test_one_that_may_not_be_read_for_a_while_is_read_then(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_index(folder)
+    monkeypatch.setattr(reading, "_RETRY", 0)
+    monkeypatch.setattr(os, "scandir", failing_at("/instances/1.2.3", errno.EACCES, times=3))
+    assert found_after_a_start(world, folder) == set(UIDS)
+    [line] = world.lines("files cannot be read for the index now, which is tried again")
+    assert "Permission denied" in line
+
+
+def failing_at(end: str, error: int, times: int = 1000) -> Any:
+    """`os.scandir`, but for one folder."""
+    real = os.scandir
+
+    def fails(path: Any) -> Any:
+        nonlocal times
+        if str(path).endswith(end) and (times := times - 1) >= 0:
+            raise OSError(error, os.strerror(error), path)
+        return real(path)
+
+    return fails
+
+
 # --- an index of an older version
 
 

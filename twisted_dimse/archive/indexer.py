@@ -21,8 +21,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from twisted_dimse.archive.folder import ArchiveFolder
-from twisted_dimse.archive.header import InstanceHeader, Unindexable
+from twisted_dimse.archive.folder import ArchiveFolder, files_below
+from twisted_dimse.archive.header import InstanceHeader, Unindexable, is_text
 from twisted_dimse.archive.index import Replaced
 
 _PAUSE = 0.25  # seconds after the last instance
@@ -181,6 +181,33 @@ def headers_of(folder: ArchiveFolder, paths: Sequence[str]) -> list[InstanceHead
     return headers
 
 
+def files_of(
+    folder: ArchiveFolder, paths: Iterable[str], failed: dict[str, OSError]
+) -> Iterator[str]:
+    """The files that are named, and those below folders that are; folders that cannot be listed go
+    to ``failed``. Raises `OSError` where that is no matter of a folder."""
+    for path in paths:
+        unlisted: list[OSError] = []
+        below = files_below(folder.absolute(path), unlisted)
+        yield from filter(is_text, map(folder.relative, below))
+        for error in unlisted:
+            if isinstance(error, NotADirectoryError | FileNotFoundError):
+                yield from filter(is_text, [path])  # or it is gone
+            else:
+                _note_failed(folder.relative(error.filename), error, failed)
+
+
+def _note_failed(path: str, error: OSError, failed: dict[str, OSError]) -> None:
+    if error.errno not in _OF_A_FILE:
+        raise error
+    failed[path] = error
+    _log.error(
+        "not indexed: {path}: cannot be read, tried again at the next start: {text}",
+        path=path,
+        text=error.strerror or error,
+    )
+
+
 def readable(
     folder: ArchiveFolder, paths: Iterable[str], failed: dict[str, OSError]
 ) -> Iterator[InstanceHeader]:
@@ -191,14 +218,7 @@ def readable(
         except FileNotFoundError:
             continue  # replaced or deleted meanwhile
         except OSError as error:
-            if error.errno not in _OF_A_FILE:
-                raise
-            failed[path] = error
-            _log.error(
-                "not indexed: {path}: cannot be read, tried again at the next start: {text}",
-                path=path,
-                text=error.strerror or error,
-            )
+            _note_failed(path, error, failed)
         except Unindexable as error:
             _log.warn("not indexed: {error}", error=error)
         except Exception as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from twisted_dimse.archive import schema
-from twisted_dimse.archive.folder import ArchiveFolder
+from twisted_dimse.archive.folder import ArchiveFolder, files_below
 from twisted_dimse.archive.header import InstanceHeader, Unindexable, inode_of, is_text
 from twisted_dimse.archive.indexer import add_those_that_can_be, headers_of
 from twisted_dimse.datastream import expand_paths, part10_header
@@ -51,7 +51,7 @@ def verify(folder: ArchiveFolder) -> Iterator[Finding]:
     looked_at: list[tuple[InstanceHeader, str]] = []
     unreadable: list[str] = []
     unlisted: list[OSError] = []
-    for path in _files_below(folder.instances, unlisted):
+    for path in files_below(folder.instances, unlisted):
         relative = folder.relative(path)
         expected = known.pop(relative, None)
         try:
@@ -91,14 +91,6 @@ def _take_up(folder: ArchiveFolder) -> None:
     for start in range(0, len(left), _BATCH):
         _index(folder, headers_of(folder, left[start : start + _BATCH]))
     folder.journal.forget_all()
-
-
-def _files_below(top: str, unlisted: list[OSError]) -> Iterator[str]:
-    """The files below a folder, in order of name; errors of folders go to ``unlisted``."""
-    for where, folders, files in os.walk(top, onerror=unlisted.append):
-        folders.sort()
-        for file in sorted(files):
-            yield os.path.join(where, file)
 
 
 def _put_right(

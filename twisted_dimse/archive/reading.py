@@ -27,11 +27,11 @@ from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import is_text
 from twisted_dimse.archive.indexer import (
     add_those_that_can_be,
+    files_of,
     headers_of,
     in_one_line,
     readable,
 )
-from twisted_dimse.datastream import expand_paths
 
 _BATCH = 200
 _RETRY = 5.0  # seconds until a failed batch is tried again
@@ -84,9 +84,14 @@ class Reader:
         """Files that could not be read before; those that can be read now are forgotten."""
         failed: dict[str, OSError] = {}
         try:
-            with self._folder.indexing():
-                headers = list(readable(self._folder, unreadable, failed))
-                add_those_that_can_be(self._index.renew, headers)
+            files = files_of(self._folder, unreadable, failed)
+            while batch := list(islice(files, _BATCH)):
+                with self._folder.indexing():
+                    headers = list(readable(self._folder, batch, failed))
+                    add_those_that_can_be(self._index.renew, headers)
+                if self._stopping.is_set():
+                    return
+            self._index.note_unreadable(failed)
             self._index.forget_unreadable([path for path in unreadable if path not in failed])
         except (sa.exc.SQLAlchemyError, OSError) as error:
             _log.error(
@@ -135,7 +140,6 @@ class Reader:
         """The paths of the files, in order, from the study ``reading`` on."""
         top = self._folder.instances
         for study in sorted(name for name in os.listdir(top) if name >= reading):
-            for path in sorted(expand_paths([os.path.join(top, study)]), key=str):
-                relative = self._folder.relative(str(path))
-                if is_text(relative):  # which no file of ours is not
-                    yield relative
+            failed: dict[str, OSError] = {}
+            yield from files_of(self._folder, [study], failed)
+            self._index.note_unreadable(filter(is_text, failed))
