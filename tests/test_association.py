@@ -174,6 +174,21 @@ def test_a_handler_class_makes_a_handler_for_each_association(world: World) -> N
     assert len(handlers) == 2
 
 
+def away() -> Any:
+    raise RuntimeError("the database is away")
+
+
+@pytest.mark.parametrize(("make", "why"), [(away, RuntimeError), (object, TypeError)])
+def test_an_association_whose_handler_cannot_be_made_is_rejected_for_the_moment(
+    world: World, make: Any, why: type[Exception]
+) -> None:
+    endpoint = world.serve(make)
+    with pytest.raises(AssociationRejected) as caught:
+        world.result(world.connect(endpoint))
+    assert (caught.value.result, caught.value.source, caught.value.reason) == (2, 1, 1)
+    world.logged(why)
+
+
 # --- to admit and to reject
 
 

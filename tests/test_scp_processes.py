@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Callable
@@ -196,6 +197,7 @@ class Readers(Clock):
         super().__init__()
         self.readers: set[Any] = set()
         self.accepted = 0
+        self.error: Exception | None = None
 
     def addReader(self, reader: Any) -> None:
         self.readers.add(reader)
@@ -204,6 +206,8 @@ class Readers(Clock):
         self.readers.discard(reader)
 
     def adoptStreamConnection(self, _descriptor: int, _family: int, _factory: Any) -> None:
+        if self.error is not None:
+            raise self.error
         self.accepted += 1
 
 
@@ -253,6 +257,33 @@ def test_a_port_that_ends_while_it_waits_accepts_no_more(listening: socket.socke
         port.stopListening()
         reactor.advance(1)
     assert (reactor.accepted, reactor.readers) == (0, set())
+
+
+def test_a_connection_that_cannot_be_served_ends_no_port(listening: socket.socket) -> None:
+    reactor = Readers()
+    port = SharedPort(reactor, listening, Factory())
+    port.startListening()
+    with connected_to(listening), connected_to(listening):
+        reactor.error = RuntimeError("as a factory may raise")
+        port.doRead()
+        reactor.error = None
+        port.doRead()
+    assert (reactor.accepted, reactor.readers) == (1, {port})
+    port.stopListening()
+
+
+def test_a_port_rests_where_the_process_can_open_no_more_files(listening: socket.socket) -> None:
+    reactor = Readers()
+    port = SharedPort(reactor, listening, Factory())
+    port.startListening()
+    with connected_to(listening), connected_to(listening):
+        reactor.error = OSError(errno.EMFILE, "Too many open files")
+        port.doRead()
+        assert reactor.readers == set()
+        reactor.error = None
+        reactor.advance(1)
+    assert (reactor.accepted, reactor.readers) == (1, {port})
+    port.stopListening()
 
 
 def test_a_socket_that_the_master_shut_is_read_no_more(listening: socket.socket) -> None:

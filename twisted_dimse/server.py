@@ -54,6 +54,27 @@ class Slots:
         self._left += 1
 
 
+class _Unmade(Handler):
+    """In the place of a handler that could not be made: says so to whoever asks to associate."""
+
+    def __init__(self, why: Exception) -> None:
+        self._why = why
+
+    def associate(self, request: AssociationRequest) -> None:
+        raise self._why
+
+
+def _made(make: Callable[[], Handler]) -> Handler:
+    """A handler for one association."""
+    try:
+        handler = make()
+        if not isinstance(handler, Handler):
+            raise TypeError(f"{make!r} gave {handler!r}, which is no Handler")
+    except Exception as error:
+        return _Unmade(error)
+    return handler
+
+
 class AssociationFactory(Factory):
     """Accepts associations and has a `Handler` serve them.
 
@@ -110,7 +131,7 @@ class AssociationFactory(Factory):
             self._policy(self.handler)
 
     def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol:
-        handler = self.handler if isinstance(self.handler, Handler) else self.handler()
+        handler = self.handler if isinstance(self.handler, Handler) else _made(self.handler)
         association = Association(
             Provider(requestor=False, max_pdu_length=self.max_pdu_length),
             timeouts=self.timeouts,

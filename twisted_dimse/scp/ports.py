@@ -176,8 +176,13 @@ class SharedPort:
                 self._reactor.adoptStreamConnection(
                     accepted.fileno(), accepted.family, self._factory
                 )
-            except OSError as error:  # the peer has gone already
-                _log.debug("a connection that ended at once: {error}", error=error)
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._cannot_accept(error)
+                else:  # the peer has gone already
+                    _log.debug("a connection that ended at once: {error}", error=error)
+            except Exception:  # which would end the port
+                _log.failure("a connection could not be served")
 
     def _cannot_accept(self, error: OSError) -> None:
         if error.errno in _EXHAUSTED:
