@@ -164,11 +164,13 @@ UNUSABLE: dict[str, tuple[str, list[str] | Callable[[Path], list[str]]]] = {
     "title-with-backslash": ("--ae-title", ["--ae-title", "A\\B"]),
     "title-with-umlaut": ("--ae-title", ["--ae-title", "ÄRZTE"]),
     "allowed-title-too-long": ("--allow-calling", ["--allow-calling", _TOO_LONG]),
+    "title-of-two-lines": ("--ae-title", ["--ae-title", "A\nB"]),
     "peer-without-title": ("--peer", ["--peer", "127.0.0.1:104"]),
     "peer-without-port": ("--peer", ["--peer", "PACS=127.0.0.1"]),
     "peer-with-impossible-port": ("--peer", ["--peer", "PACS=127.0.0.1:70000"]),
     "peer-title-too-long": ("--peer", ["--peer", f"{_TOO_LONG}=127.0.0.1:104"]),
     "peer-with-unknown-endpoint": ("--peer", ["--peer", "PACS=nonsense:127.0.0.1:104"]),
+    "directory-empty": ("--directory", ["--directory", ""]),
     "directory-below-a-file": ("--directory", file_in_the_way),
     "directory-is-a-file": ("--directory", file_of_that_name),
     "directory-in-proc": ("--directory", ["--directory", "/proc/archive"]),
@@ -197,6 +199,13 @@ UNUSABLE: dict[str, tuple[str, list[str] | Callable[[Path], list[str]]]] = {
     "handler-without-name": ("--handler", ["--handler", "somebodys"]),
     "handler-of-no-module": ("--handler", ["--handler", "nobodys:Handler"]),
     "handler-that-is-not-there": ("--handler", module("", "Handler")),
+    "handler-that-exits": ("--handler", module("raise SystemExit(3)", "Handler")),
+    "handler-that-fails-in-two-lines": ("--handler", module("raise OSError('a\\nb')", "Handler")),
+    "handler-class-of-another-kind": ("--handler", module("class Handler: pass", "Handler")),
+    "handler-that-needs-an-argument": (
+        "--handler",
+        module("def make(archive): pass", "make"),
+    ),
     "handler-that-is-none": ("--handler", module("Handler = 'text'", "Handler")),
     "handler-in-a-broken-module": ("--handler", module("1 / 0", "Handler")),
     "handler-in-no-python": ("--handler", module("class", "Handler")),
@@ -209,6 +218,9 @@ UNUSABLE: dict[str, tuple[str, list[str] | Callable[[Path], list[str]]]] = {
     "listen-no-socket-of-systemd": ("--listen", ["--listen", "systemd:domain=INET:index=0"]),
     "http-port-busy": ("--http", busy_http),
     "http-unknown-endpoint": ("--http", ["--http", "nonsense:8080"]),
+    "database-empty": ("--database", ["--database", ""]),
+    "database-in-memory": ("--database", ["--database", "sqlite://"]),
+    "database-in-memory-by-name": ("--database", ["--database", "sqlite:///:memory:"]),
     "database-of-no-kind": ("--database", ["--database", "nonsense"]),
     "database-of-an-unknown-kind": ("--database", ["--database", "nonsense://archive"]),
     "database-below-a-file": ("--database", ["--database", "sqlite:////dev/null/index"]),
@@ -222,10 +234,21 @@ UNUSABLE: dict[str, tuple[str, list[str] | Callable[[Path], list[str]]]] = {
     "config-with-a-word-for-a-number": ("max-pdu", config("max_pdu = 'large'")),
     "config-with-a-wrong-number": ("max-pdu", config("max_pdu = 1")),
     "config-with-a-list-for-a-number": ("max-pdu", config("max_pdu = [1]")),
+    "config-with-a-fraction-for-a-whole-number": ("max-pdu", config("max_pdu = 16384.7")),
+    "config-with-a-flag-for-a-number": ("workers", config("workers = true")),
+    "config-with-a-flag-for-seconds": ("artim", config("artim = true")),
     "config-with-a-number-for-a-flag": ("require.called", config("require_called = 1")),
     "config-with-a-number-for-a-title": ("ae.title", config("ae_title = 7")),
     "config-with-a-number-for-a-folder": ("directory", config("directory = 7")),
     "config-with-a-number-to-listen-on": ("listen", config("listen = 11112")),
+    "config-with-numbers-to-listen-on": ("listen: .*texts", config("listen = [11112]")),
+    "config-with-a-table-to-listen-on": ("listen: .*texts", config("listen = {a = 'tcp:0'}")),
+    "config-with-a-flag-for-titles": ("allow.calling: .*texts", config("allow_calling = true")),
+    "config-with-a-table-of-titles": ("allow.calling: .*texts", config("allow_calling = {A = 1}")),
+    "config-with-a-number-for-peers": ("peer: .*texts", config("peer = 104")),
+    "config-with-a-table-for-a-peer": ("peer: .*texts", config("peer = {PACS = {port = 104}}")),
+    "config-with-a-key-of-two-lines": ("--config", config('"a\\nb" = 1')),
+    "config-with-a-null-in-a-folder": ("--directory", config('directory = "a\\u0000b"')),
     "config-with-a-bad-peer": ("peer", config("[peer]\nPACS = 'nowhere'")),
     "unknown-option": ("--frobnicate", ["--frobnicate"]),
     "option-without-value": ("--max-pdu", ["--max-pdu"]),
@@ -350,6 +373,19 @@ def test_the_command_line_wins_where_it_shortens_an_option(tmp_path: Path) -> No
     options.parseOptions(["--config", str(tmp_path / "node.toml"), "--max-p", "32768"])
     assert options["max-pdu"] == 32768
     assert options["store-only"]
+
+
+def test_a_file_of_notepad_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_bytes(b"\xef\xbb\xbfwindow = 3\r\n")
+    options = Options()
+    options.parseOptions(["--config", str(tmp_path / "node.toml")])
+    assert options["window"] == 3
+
+
+def test_spaces_around_a_peers_title_are_not_of_it() -> None:
+    options = Options()
+    options.parseOptions(["--peer", " PACS =10.0.0.5:104"])
+    assert options["peer"]["PACS"].ae_title == "PACS"
 
 
 def test_the_file_counts_where_the_command_line_is_silent(strict: Server) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import sqlite
 
 from twisted_dimse.archive import matching, schema
 from twisted_dimse.archive.answering import merged
+from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import (
     KEPT,
     SERIES_UID,
@@ -341,6 +342,14 @@ def test_a_newer_database_is_refused_in_words_and_left_alone(database: str) -> N
     with pytest.raises(IndexUnusable, match="is of version 99, and this program knows those up to"):
         Index.open(database)
     assert version_and_columns(database)[0] == "99"
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b#c", "file:a", "a:b@c"])
+def test_an_index_lies_in_its_folder_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    with ArchiveFolder(str(tmp_path / name)) as folder:
+        assert folder.index.count() == 0
+    assert (tmp_path / name / "index.sqlite").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_an_older_database_is_brought_up_to_date_step_by_step(

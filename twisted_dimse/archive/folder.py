@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+import sqlalchemy as sa
+
 from twisted_dimse.archive.header import inode_of
 from twisted_dimse.archive.index import Index, IndexUnusable, Replaced, without_password
 from twisted_dimse.archive.journal import Journal
@@ -59,10 +61,11 @@ class ArchiveFolder:
         except OSError as error:
             self.close()
             raise CannotOpen(f"--directory {directory}: {error.strerror or error}") from error
-        url = database or f"sqlite:///{os.path.join(self.directory, 'index.sqlite')}"
+        # Not written as text: what a folder is called may mean something else in a URL.
+        file = sa.URL.create("sqlite", database=os.path.join(self.directory, "index.sqlite"))
         try:
             self.index = Index.open(
-                url,
+                database or file,
                 files_are_there=bool(os.listdir(self.instances)),
                 create=part is None or part.number == 1,  # it reads the files for a new one
             )

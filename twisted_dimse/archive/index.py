@@ -59,13 +59,20 @@ class Index:
         self._engine = engine
 
     @classmethod
-    def open(cls, url: str, *, files_are_there: bool = False, create: bool = True) -> Index:
+    def open(
+        cls, url: str | sa.URL, *, files_are_there: bool = False, create: bool = True
+    ) -> Index:
         """Open the database, or ``create`` it. A new one is `reading` where ``files_are_there``.
         Raises `IndexUnusable`."""
         try:
             # What lay idle while the server behind it was started anew is noticed and replaced.
-            engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            url = sa.make_url(url)
+            engine = sa.create_engine(url, pool_pre_ping=not url.drivername.startswith("sqlite"))
             if engine.dialect.name == "sqlite":
+                if url.database in (None, "", ":memory:"):
+                    raise IndexUnusable(
+                        "what is in memory, each thread has for itself: name a file"
+                    )
                 sa.event.listen(engine, "connect", _set_up_sqlite)
             index = cls(engine)
             if create:

@@ -6,6 +6,7 @@ A value that cannot be used ends start-up with one line that names the option.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import tomllib
@@ -16,6 +17,7 @@ from typing import Any
 
 from twisted.python import usage
 
+from twisted_dimse.errors import printable
 from twisted_dimse.handler import Handler
 from twisted_dimse.peer import Peer, valid_ae_title
 from twisted_dimse.protocol import Timeouts
@@ -35,6 +37,8 @@ def _number(
     """A coercion that names its option, since twistd's message would not."""
 
     def coerce(value: Any) -> Any:
+        if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+            raise usage.UsageError(f"--{name} {value}: not a whole number")
         try:
             number = kind(value)
         except (TypeError, ValueError):
@@ -53,6 +57,15 @@ def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str], str]:
         if value not in choices:
             raise usage.UsageError(f"--{name} {value}: choose {' or '.join(choices)}")
         return value
+
+    return coerce
+
+
+def _not_empty(name: str) -> Callable[[Any], str]:
+    def coerce(value: Any) -> str:
+        if not _text(value) or "\0" in value:
+            raise usage.UsageError(f"--{name} {value!r}: not a name")
+        return str(value)
 
     return coerce
 
@@ -89,8 +102,20 @@ class Options(usage.Options):
     ]
     optParameters: list[list[Any]] = [  # noqa: RUF012
         ["ae-title", None, DEFAULT_AE_TITLE, "This node's AE title.", _title("ae-title")],
-        ["directory", None, DEFAULT_DIRECTORY, "Where instances and the index live."],
-        ["database", None, None, "SQLAlchemy URL of the index. [default: SQLite in --directory]"],
+        [
+            "directory",
+            None,
+            DEFAULT_DIRECTORY,
+            "Where instances and the index live.",
+            _not_empty("directory"),
+        ],
+        [
+            "database",
+            None,
+            None,
+            "SQLAlchemy URL of the index. [default: SQLite in --directory]",
+            _not_empty("database"),
+        ],
         [
             "max-results",
             None,
@@ -214,6 +239,7 @@ class Options(usage.Options):
     def opt_peer(self, text: str) -> None:
         """AET=host:port, AET=[v6]:port or AET=ENDPOINT: a known node; may be given again."""
         title, equals, address = text.partition("=")
+        title = title.strip(" ")
         try:
             if not equals:
                 raise ValueError("write AET=host:port")
@@ -230,7 +256,7 @@ class Options(usage.Options):
             super().parseOptions(options)
             self._read_config()
         except usage.UsageError as error:
-            raise SystemExit(f"dimse-scp: {error}") from None
+            raise SystemExit(f"dimse-scp: {printable(str(error))}") from None
         if not self["listen"]:
             self["listen"].append(DEFAULT_LISTEN)
 
@@ -258,10 +284,16 @@ class Options(usage.Options):
                 found = getattr(found, part)
         except (ImportError, AttributeError) as error:
             raise usage.UsageError(f"--handler {text}: {error}") from None
-        except Exception as error:  # whatever the module does when it is imported
+        except (Exception, SystemExit) as error:  # whatever the module does when it is imported
             raise usage.UsageError(f"--handler {text}: {_at_its_place(error)}") from None
-        if not callable(found) and not isinstance(found, Handler):
+        if isinstance(found, Handler):
+            return found  # type: ignore[return-value]
+        if not callable(found) or (isinstance(found, type) and not issubclass(found, Handler)):
             raise usage.UsageError(f"--handler {text}: not a Handler class")
+        try:
+            inspect.signature(found).bind()
+        except TypeError as error:
+            raise usage.UsageError(f"--handler {text}: {error}") from None
         return found  # type: ignore[no-any-return]
 
     def _names_in(self, words: list[str]) -> set[str]:
@@ -277,7 +309,7 @@ class Options(usage.Options):
         if path is None:
             return
         try:
-            values = tomllib.loads(Path(path).read_text("utf-8"))
+            values = tomllib.loads(Path(path).read_text("utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise usage.UsageError(f"--config {path}: {error}") from None
         except tomllib.TOMLDecodeError as error:
@@ -300,11 +332,10 @@ class Options(usage.Options):
             if name in flags:
                 self[name] = int(_boolean(value))
             elif name in repeatable:
-                for item in [value] if isinstance(value, str) else value:
+                for item in _texts(value):
                     repeatable[name](item)
             elif name == "peer":
-                pairs = value.items() if isinstance(value, dict) else None
-                for item in [f"{k}={v}" for k, v in pairs] if pairs else _strings(value):
+                for item in _pairs(value) if isinstance(value, dict) else _texts(value):
                     self.opt_peer(item)
             else:
                 coerce = parameters[name][4] if len(parameters[name]) > 4 else _text
@@ -313,7 +344,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"--config {path}: {key}: {error}") from None
 
 
-def _at_its_place(error: Exception) -> str:
+def _at_its_place(error: BaseException) -> str:
     """An error in somebody's module, in one line with the place where it arose."""
     if isinstance(error, SyntaxError):
         return str(error)
@@ -334,7 +365,14 @@ def _text(value: Any) -> str:
     return value
 
 
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [str(item) for item in value]
+def _texts(value: Any) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("must be a text in quotes, or a list of texts")
+    return texts
+
+
+def _pairs(peers: dict[str, Any]) -> list[str]:
+    """The table of peers, as on the command line."""
+    _texts([*peers.values()])
+    return [f"{title}={address}" for title, address in peers.items()]

@@ -19,6 +19,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from twisted_dimse import telemetry
+from twisted_dimse.errors import printable
 from twisted_dimse.handler import Handler
 from twisted_dimse.peer import in_words
 from twisted_dimse.scp.logs import JSONLines
@@ -304,7 +305,7 @@ def _one_line_for(kind: type[Exception]) -> None:
 
     def hook(error_kind: Any, error: BaseException, trace: Any) -> None:
         if isinstance(error, kind):
-            print(f"dimse-scp: {error}", file=sys.__stderr__)
+            print(f"dimse-scp: {printable(str(error))}", file=sys.__stderr__)
         else:
             before(error_kind, error, trace)
 
