@@ -78,13 +78,13 @@ def found(world: World, requestor: Any, uids: Iterable[str] = ()) -> set[str]:
 
 def retrieved(world: World, requestor: Any, study: str) -> dict[str, bytes]:
     """The instances of a study as C-GET brings them: UIDs and data sets."""
-    receiver = _Receiver()
+    receiver = Receiver()
     keys = {"StudyInstanceUID": study}
     world.result(requestor.get(keys, handler=receiver, level="STUDY", model=STUDY_ROOT))
     return {uid: bytes(data) for uid, data in receiver.received.items()}
 
 
-class _Receiver(Handler):
+class Receiver(Handler):
     def __init__(self) -> None:
         self.received: dict[str, bytearray] = {}
 

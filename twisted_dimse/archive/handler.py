@@ -44,7 +44,7 @@ from twisted_dimse.errors import StatusError
 from twisted_dimse.handler import Handler, Request
 from twisted_dimse.iteration import Pace
 from twisted_dimse.services.files import InstanceFiles
-from twisted_dimse.services.identifiers import Identifier, QueryOptions, check_query, check_retrieve
+from twisted_dimse.services.identifiers import QueryOptions, check_query, check_retrieve
 from twisted_dimse.services.matching import CONTROL
 from twisted_dimse.services.syncing import sync_file, sync_folders_of
 from twisted_dimse.services.values import tags_of
@@ -277,10 +277,11 @@ class ArchiveHandler(Handler):
         agreed = OPTIONS.agreed(request.association, uid)
         keys = request.dataset or Dataset()
         asked = check_retrieve(keys, uid, relational=agreed.relational)
-        statement = matching.instances(_unique_keys(asked))
+        rows: list[Any] = []
         try:
             await self.archive.up_to_date()
-            rows = await self.archive.in_thread(self.archive.index.fetch, statement)
+            for statement in matching.instances(asked):
+                rows += await self.archive.in_thread(self.archive.index.fetch, statement)
         except StatusError as error:
             raise StatusError(CANNOT_CALCULATE_MATCHES, error.comment) from error
         return Instances(self._sources(rows), len(rows))
@@ -296,17 +297,6 @@ def _out_of_resources(failure: Failure) -> Failure:
     failure.trap(sa.exc.SQLAlchemyError, OSError)
     _log.error("the index cannot be used now: {text}", text=in_one_line(failure.value))
     return Failure(StatusError(OUT_OF_RESOURCES, "the index cannot be used now"))
-
-
-def _unique_keys(asked: Identifier) -> Dataset:
-    """The unique keys of a retrieval, which say all that it means."""
-    keys = Dataset()
-    for keyword, value in asked.above.items():
-        setattr(keys, keyword, value)
-    level = asked.model.level(asked.level)
-    assert level is not None
-    setattr(keys, level.unique.keyword, list(asked.uids))
-    return keys
 
 
 def _supported(keys: Dataset, level: Level) -> tuple[Dataset, int]:

@@ -29,6 +29,7 @@ from twisted_dimse.archive.header import (
     Level,
 )
 from twisted_dimse.archive.index import LONGEST
+from twisted_dimse.services.identifiers import Identifier
 from twisted_dimse.services.matching import Matching, kind_of, name_groups
 from twisted_dimse.services.values import is_range, span, texts
 
@@ -51,7 +52,7 @@ _TABLES = {
 LEVELS = tuple(_TABLES)
 
 _MOST_VALUES = 100  # of one key that databases are asked for; SQLite takes no very large condition
-_MOST_UIDS = 30_000
+_MOST_UIDS = 30_000  # at once
 _LAST = chr(sys.maxunicode)
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -73,16 +74,22 @@ def entities(keys: Dataset, level: Level, computed: dict[int, Any]) -> Any:
     return statement
 
 
-def instances(unique_keys: Dataset) -> Any:
-    """A SELECT of the instances that a retrieve means by its unique keys: path, SOP class, SOP
-    Instance UID, transfer syntax, offset, size and inode."""
+def instances(asked: Identifier) -> Iterator[Any]:
+    """SELECTs of the instances that a retrieve means: path, SOP class, SOP Instance UID, transfer
+    syntax, offset, size and inode. There are several where no database takes all values at once."""
     table = _INSTANCES.c
     names = ("path", "sop_class", "uid", "transfer_syntax", "offset", "size", "inode")
     statement = sa.select(*(table[name] for name in names)).select_from(_joined(Level.IMAGE))
-    for tag, column in _UNIQUE.items():
-        if tag in unique_keys:
-            statement = statement.where(column.in_(texts(unique_keys, tag)))
-    return statement.order_by(table.series, table.id)
+    for above in asked.model.above(asked.level):
+        if above.unique.keyword in asked.above:
+            column = _UNIQUE[above.unique.tag]
+            statement = statement.where(column == asked.above[above.unique.keyword])
+    level = asked.model.level(asked.level)
+    assert level is not None
+    uids = list(dict.fromkeys(asked.uids))
+    for start in range(0, len(uids), _MOST_UIDS):
+        of_some = _UNIQUE[level.unique.tag].in_(uids[start : start + _MOST_UIDS])
+        yield statement.where(of_some).order_by(table.series, table.id)
 
 
 _UNIQUE = {

@@ -247,8 +247,11 @@ def _in_one_item(keys: Dataset, tag: int, rules: Rules) -> Predicate:
 
 
 def _tests(keys: Dataset, tag: int) -> Iterator[Test]:
-    """A test for each value of a key."""
+    """A test for each value of a key, or one for all of which any will do."""
     vr = vr_of(keys, tag)
+    if vr == "UI":
+        yield frozenset(texts(keys, tag)).__contains__  # of which there may be very many
+        return
     for text in texts(keys, tag):
         if vr in ("DA", "TM"):
             yield _time_test(_span(text, vr, tag), vr)
