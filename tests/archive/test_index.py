@@ -29,9 +29,10 @@ from twisted_dimse.archive.header import (
 )
 from twisted_dimse.archive.index import Index, IndexUnusable, Replaced
 from twisted_dimse.datastream import decode_dataset
+from twisted_dimse.services.identifiers import check_retrieve
 from twisted_dimse.services.matching import matcher
 from twisted_dimse.services.values import in_unicode, texts
-from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT
 
 UNIQUE = {
     Level.PATIENT: "PatientID",
@@ -282,6 +283,11 @@ STRANGE_NAMES = ["\U0010ffff\U0010ffffA^B", "\ud7ffA", "\U0010ffff", "N" * 700 +
         ({"StudyDate": ["20240101"] * 5000}, 5),
         ({"ModalitiesInStudy": [*(f"N{number}" for number in range(5000)), "CT"]}, 5),
         ({"StudyInstanceUID": [f"1.2.{number}" for number in range(70_000)]}, 5),
+        ({"StudyInstanceUID": "1.2\0.3"}, 0),
+        ({"StudyInstanceUID": ["1.2\0.3", "1.2.4"]}, 1),
+        ({"PatientID": "P\0001"}, 0),
+        ({"PatientName": "Doe\0^J*"}, 0),
+        ({"ModalitiesInStudy": "C\0T"}, 0),
     ],
     ids=lambda value: str(value)[:40].encode("ascii", "backslashreplace").decode(),
 )
@@ -295,6 +301,19 @@ def test_keys_that_nobody_should_send_are_answered_as_any_other(
     assert len(strange.fetch(matching.entities(keys, Level.STUDY, {}))) >= count
     if "ModalitiesInStudy" not in values:
         assert len(entities(strange, keys, Level.STUDY)) == count
+
+
+@pytest.mark.parametrize("above", ["1.2.4", "1.2\0.4"])
+def test_a_retrieval_by_keys_that_nobody_should_send_finds_what_there_is(
+    strange: Index, above: str
+) -> None:
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "SERIES"
+    keys.StudyInstanceUID = above
+    keys.SeriesInstanceUID = ["1.2.4.1", "1.2\0.4.1", "1.2.4.1"]
+    asked = check_retrieve(keys, STUDY_ROOT.move)
+    found = [row.uid for one in matching.instances(asked) for row in strange.fetch(one)]
+    assert found == (["1.2.4.1.1"] if above == "1.2.4" else [])
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 _ISSUER = 0x00100021
 _READING = "reading"  # of the table `info`
 _MANY = 500  # values in one IN
-LONGEST = 500  # characters of a column that is searched
+_LONGEST = 500  # characters of a column that is searched
 _BUSY_TIMEOUT = 10_000  # milliseconds that SQLite waits for another writer
 
 
@@ -353,10 +353,10 @@ def _patient_rows(headers: dict[str, InstanceHeader]) -> dict[str, dict[str, Any
         groups = [*name_groups(name), "", ""][:3]
         rows[key] = {
             "key": key,
-            "patient_id": _searchable(next(iter(texts(dataset, PATIENT_ID)), "")),
-            "name_1": _searchable(groups[0]),
-            "name_2": _searchable(groups[1]),
-            "name_3": _searchable(groups[2]),
+            "patient_id": searchable(next(iter(texts(dataset, PATIENT_ID)), "")),
+            "name_1": searchable(groups[0]),
+            "name_2": searchable(groups[1]),
+            "name_3": searchable(groups[2]),
             "header": encoded,
         }
     return rows
@@ -368,12 +368,12 @@ def _patient_key(header: InstanceHeader) -> str:
         return f"study {header.study_uid}"
     issuer = header.values.get(_ISSUER, b"").strip()
     key = f"{patient_id.hex()} {issuer.hex()}"
-    return key if len(key) <= LONGEST else hashlib.sha256(key.encode()).hexdigest()
+    return key if len(key) <= _LONGEST else hashlib.sha256(key.encode()).hexdigest()
 
 
-def _searchable(text: str) -> str:
+def searchable(text: str) -> str:
     """As much of a value as a database can have in an index, whatever a sender makes of it."""
-    return text.replace("\0", "")[:LONGEST]
+    return text.replace("\0", "")[:_LONGEST]
 
 
 def _study_rows(
@@ -385,8 +385,8 @@ def _study_rows(
             rows[header.study_uid] = {
                 "patient": patients[_patient_key(header)],
                 "uid": header.study_uid,
-                "date": _searchable(header.text(STUDY_DATE).replace(".", "")),
-                "accession_number": _searchable(_text(header, Level.STUDY, ACCESSION_NUMBER)),
+                "date": searchable(header.text(STUDY_DATE).replace(".", "")),
+                "accession_number": searchable(_text(header, Level.STUDY, ACCESSION_NUMBER)),
                 "header": header.dataset(Level.STUDY),
             }
     return rows
@@ -401,7 +401,7 @@ def _series_rows(
             rows[header.series_uid] = {
                 "study": studies[header.study_uid],
                 "uid": header.series_uid,
-                "modality": _searchable(header.text(MODALITY)),
+                "modality": searchable(header.text(MODALITY)),
                 "header": header.dataset(Level.SERIES),
             }
     return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,7 +28,7 @@ from twisted_dimse.archive.header import (
     STUDY_UID,
     Level,
 )
-from twisted_dimse.archive.index import LONGEST
+from twisted_dimse.archive.index import searchable
 from twisted_dimse.services.identifiers import Identifier
 from twisted_dimse.services.matching import Matching, kind_of, name_groups
 from twisted_dimse.services.values import is_range, span, texts
@@ -82,11 +82,11 @@ def instances(asked: Identifier) -> Iterator[Any]:
     statement = sa.select(*(table[name] for name in names)).select_from(_joined(Level.IMAGE))
     for above in asked.model.above(asked.level):
         if above.unique.keyword in asked.above:
-            column = _UNIQUE[above.unique.tag]
-            statement = statement.where(column == asked.above[above.unique.keyword])
+            values = _without_nul([asked.above[above.unique.keyword]])
+            statement = statement.where(_UNIQUE[above.unique.tag].in_(values))
     level = asked.model.level(asked.level)
     assert level is not None
-    uids = list(dict.fromkeys(asked.uids))
+    uids = list(dict.fromkeys(_without_nul(asked.uids)))
     for start in range(0, len(uids), _MOST_UIDS):
         of_some = _UNIQUE[level.unique.tag].in_(uids[start : start + _MOST_UIDS])
         yield statement.where(of_some).order_by(table.series, table.id)
@@ -140,9 +140,16 @@ def _uid(column: Any) -> Callable[[Dataset, int], Any]:
         asked = texts(keys, tag)
         if not asked or "*" in asked:
             return None
-        return column.in_(asked) if len(asked) > 1 else column == asked[0]
+        uids = _without_nul(asked)
+        return column == uids[0] if len(uids) == 1 else column.in_(uids)
 
     return condition
+
+
+def _without_nul(values: Iterable[str]) -> list[str]:
+    """Those that something can have: no instance is in the index with others, and PostgreSQL does
+    not take them."""
+    return [value for value in values if "\0" not in value]
 
 
 def _text(column: Any) -> Callable[[Dataset, int], Any]:
@@ -163,7 +170,7 @@ def _text(column: Any) -> Callable[[Dataset, int], Any]:
 def _begins(column: Any, text: str) -> Any:
     """What ``text`` means for a column, up to its first wildcard."""
     literal = re.split(r"[*?]", text, maxsplit=1)[0]
-    kept = literal[:LONGEST]  # as the columns have it
+    kept = searchable(literal)
     if literal == text:
         return column == kept
     if not kept:
