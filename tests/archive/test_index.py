@@ -150,6 +150,31 @@ def test_a_query_goes_by_an_index_and_over_no_table(
     index.close()
 
 
+@pytest.mark.parametrize("keyword", UNIQUE.values())
+def test_a_retrieval_means_the_instances_that_have_its_unique_key(
+    index: Index, datasets: list[Dataset], keyword: str
+) -> None:
+    instances: dict[str, set[str]] = {}
+    for dataset in datasets:
+        if value := str(dataset.get(keyword, "")):
+            instances.setdefault(value, set()).add(dataset.SOPInstanceUID)
+    for value, expected in list(instances.items())[:30]:
+        rows = index.fetch(matching.instances(keys_of(**{keyword: value})))
+        assert {row[2] for row in rows} == expected
+
+
+@pytest.mark.parametrize("asked", ["M\u00fc-7", "Mu\u0308-7"], ids=["composed", "decomposed"])
+def test_text_is_found_however_its_letters_are_composed(
+    headers: list[InstanceHeader], new_database: Callable[[], str], asked: str
+) -> None:
+    values = {tag: headers[0].values[tag] for tag in (STUDY_UID, SERIES_UID)}
+    values |= {0x00080005: b"ISO_IR 192", 0x00100020: "Mu\u0308-7".encode()}
+    index = Index.open(new_database())
+    index.add([replace(headers[0], values=values)])
+    assert len(entities(index, keys_of(PatientID=asked), Level.PATIENT)) == 1
+    index.close()
+
+
 def _unique(dataset: Dataset, tag: int) -> str:
     return next(iter(texts(dataset, tag)), "")
 

@@ -147,3 +147,51 @@ def test_what_is_left_in_folders_below_is_gathered_and_then_forgotten(folder: st
     assert Journal(folder).left_over() == ["a", "b", "c", "d"]
     journal.forget_all()
     assert list(Path(folder).iterdir()) == []
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is renamed, removed and synced, in order."""
+    made: list[tuple[str, str]] = []
+    real_fsync, real_rename, real_rmdir = os.fsync, os.rename, os.rmdir
+
+    def fsync(descriptor: int) -> None:
+        made.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        real_fsync(descriptor)
+
+    def rename(source: str, target: str) -> None:
+        made.append(("rename", target))
+        real_rename(source, target)
+
+    def rmdir(folder: str) -> None:
+        made.append(("rmdir", folder))
+        real_rmdir(folder)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    return made
+
+
+def test_the_names_of_a_file_and_of_its_folder_are_on_the_disk_with_its_first_line(
+    folder: str, calls: list[tuple[str, str]]
+) -> None:
+    """A worker's journal has a folder of its own, which nobody else syncs."""
+    below = os.path.join(folder, "2")
+    journal = Journal(below)
+    journal.append(["a"], durably=True)
+    assert calls == [("fsync", below), ("fsync", folder)]
+    journal.append(["b"], durably=True)
+    assert len(calls) == 2
+
+
+def test_what_is_gathered_is_on_the_disk_before_its_folder_goes(
+    folder: str, calls: list[tuple[str, str]]
+) -> None:
+    Journal(os.path.join(folder, "2")).append(["a"], durably=False)
+    Journal(folder).gather()
+    assert calls == [
+        ("rename", os.path.join(folder, "00000001.log")),
+        ("fsync", folder),
+        ("rmdir", os.path.join(folder, "2")),
+    ]

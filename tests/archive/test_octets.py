@@ -156,6 +156,43 @@ def test_what_takes_more_is_left_to_datasets(
     assert quickly(keys, headers, EXPLICIT_VR_BIG_ENDIAN) is None
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {0x00100010: b"\x1b$B;3\x1b(B"},
+        {0x00080005: b"ISO_IR 100", 0x00100010: b"\x1b$B;3\x1b(B"},
+        {0x00080060: b"C\xc4"},
+        {0x00080005: b"ISO_IR 192", 0x00080060: b"C\xc4"},
+    ],
+    ids=["escapes of no set", "of another set", "a code string", "in another set"],
+)
+@pytest.mark.filterwarnings("ignore:Found unknown escape sequence")
+def test_octets_that_are_not_allowed_are_answered_alike(values: dict[int, bytes]) -> None:
+    keys = keys_of({0x00100010: "", 0x00080060: ""}, "ISO_IR 100")
+    headers = rows_of(values)
+    assert quickly(keys, headers, SYNTAXES[0]) in (None, plainly(keys, headers, SYNTAXES[0]))
+
+
+def test_levels_of_different_instances_may_be_in_different_character_sets() -> None:
+    patient = rows_of({0x00080005: b"ISO_IR 100", 0x00100010: "Müller".encode("latin-1")})[0]
+    study = rows_of({0x00080005: b"ISO_IR 192", 0x00081030: "Schädel".encode()})[1]
+    keys, headers = keys_of({0x00100010: "", 0x00081030: ""}), [patient, study]
+    assert quickly(keys, headers, SYNTAXES[0]) in (None, plainly(keys, headers, SYNTAXES[0]))
+
+
+def test_private_keys_are_answered_alike() -> None:
+    keys = keys_of({0x00100010: ""})
+    keys[0x00090010] = new_element(0x00090010, "LO", "ACME")
+    keys[0x00091001] = new_element(0x00091001, "LO")
+    headers = rows_of(ORDINARY)
+    assert quickly(keys, headers, SYNTAXES[0]) in (None, plainly(keys, headers, SYNTAXES[0]))
+
+
+def test_a_sequence_without_a_length_is_not_read() -> None:
+    header = b"\x08\0\x32\x10SQ\0\0\xff\xff\xff\xff\xfe\xff\xdd\xe0\0\0\0\0"
+    assert Octets(keys_of({}), SYNTAXES[0]).elements([header]) is None
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     entities(),
