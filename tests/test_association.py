@@ -113,6 +113,20 @@ def test_the_window_is_the_smaller_of_what_both_allow(
     assert acceptor.window == Window(performed, invoked)
 
 
+@pytest.mark.parametrize(
+    ("of_the_server", "of_the_handler", "taken"),
+    [((), (), IMPLICIT), ((), (EXPLICIT,), EXPLICIT), ((EXPLICIT,), (IMPLICIT,), EXPLICIT)],
+)
+def test_what_a_server_prefers_goes_before_what_its_handler_does(
+    world: World, of_the_server: Any, of_the_handler: Any, taken: str
+) -> None:
+    handler = Serving()
+    handler.prefer = of_the_handler
+    wanted = [(CT, [IMPLICIT, EXPLICIT])]
+    requestor, _ = world.associate(handler, {"prefer": of_the_server}, contexts=wanted)
+    assert [context.transfer_syntax for context in requestor.accepted] == [taken]
+
+
 def test_no_window_is_proposed_unless_asked_for(world: World) -> None:
     world.associate()
     assert b"\x53\x00\x00\x04" not in world.link.to_acceptor.record

@@ -668,6 +668,13 @@ def test_it_listens_at_each_endpoint(tmp_path: Path) -> None:
                 assert client.message().status == 0
 
 
+def test_it_is_reached_by_ipv6() -> None:
+    words = ["--listen", "tcp:0:interface=127.0.0.1", "--listen", "tcp:0:interface=\\:\\:1"]
+    with serving(*NODE, *words) as server:
+        port = server.wait_for_line(r"listens at \[::1\]:(\d+)")[1]
+        peers.dimse("echo", f"ANY-SCP@[::1]:{port}").succeeded()
+
+
 #: Opens a port, hands it on as systemd does, and becomes the program named behind it.
 SYSTEMD = """
 import os, socket, sys

@@ -14,6 +14,8 @@ from twisted.internet.defer import Deferred
 
 from twisted_dimse import Peer, StatusError
 from twisted_dimse.datastream import BytesSource
+from twisted_dimse.dimse.command import HIGH
+from twisted_dimse.suboperations import Counts
 from twisted_dimse.transcoding import Transcoder
 
 
@@ -192,3 +194,113 @@ def test_one_association_takes_all_classes_and_syntaxes_to_the_destination(world
     assert len(world.links) == 2, "the destination was connected to once"
     received = raw.messages(bytes(world.links[1].to_acceptor.record))
     assert [m.data for m in received] == [source.data for source in sources]
+
+
+@pytest.mark.parametrize("service", ["get", "move"])
+def test_the_next_instance_is_ready_while_the_answer_is_waited_for(
+    world: World, service: str
+) -> None:
+    slow: Deferred[int] = Deferred()
+    sources = [Tracked(uid(number)) for number in range(3)]
+    _, asked = retrieval(world, service, Receiving(slow, 0, 0), sources)
+    world.run()
+    assert [source.opened for source in sources] == [1, 1, 0]
+    slow.callback(0)
+    assert world.result(asked).completed == 3
+
+
+@pytest.mark.parametrize("service", ["get", "move"])
+def test_an_instance_that_cannot_be_read_fails_alone(world: World, service: str) -> None:
+    sources = [Tracked(uid(0)), Tracked(uid(1), fails_at=-1), Tracked(uid(2))]
+    receiver = Receiving(0, 0, 0)
+    _, asked = retrieval(world, service, receiver, sources)
+    result = world.result(asked)
+    assert receiver.received == [uid(0), uid(2)]
+    assert (result.status, result.completed, result.failed) == (0xB000, 2, 1)
+    assert result.failed_sop_instance_uids == (uid(1),)
+
+
+def test_what_a_cancel_finds_already_drawn_is_told_as_remaining(world: World) -> None:
+    """Of instances that cannot be counted those that are known of."""
+    gate: Deferred[None] = Deferred()
+
+    async def given() -> AsyncIterator[Tracked]:
+        yield Tracked(uid(0))
+        await gate
+        yield Tracked(uid(1))
+
+    receiver = Receiving(0, 0)
+    requestor, asked = retrieval(world, "get", receiver, given())
+    world.run()
+    requestor.cancel(asked)
+    world.run()
+    gate.callback(None)
+    result = world.result(asked)
+    assert receiver.received == [uid(0)]
+    assert (result.status, result.completed, result.remaining) == (0xFE00, 1, 1)
+
+
+@pytest.mark.parametrize("service", ["get", "move"])
+@pytest.mark.parametrize("cancelled", [False, True], ids=["to its end", "cancelled"])
+def test_an_iterator_of_instances_is_closed(world: World, service: str, cancelled: bool) -> None:
+    slow: Deferred[int] = Deferred()
+    closed: list[bool] = []
+
+    def given() -> Iterator[Tracked]:
+        try:
+            for number in range(10):
+                yield Tracked(uid(number))
+        finally:
+            closed.append(True)
+
+    requestor, asked = retrieval(world, service, Receiving(slow, *[0] * 9), given())
+    world.run()
+    if cancelled:
+        requestor.cancel(asked)
+    slow.callback(0)
+    world.result(asked)
+    assert closed == [True]
+
+
+def test_a_c_store_of_a_c_move_says_who_asked_for_it_and_has_its_priority(world: World) -> None:
+    destination = Serving()
+    peers = {"peers": {"DEST": Peer("DEST", world.serve(destination))}}
+    serving = Serving(move=lambda _: [Tracked(uid(0))])
+    requestor, _ = world.associate(serving, peers, calling_ae_title="ASKER")
+    world.result(requestor.move({}, destination="DEST", priority="high"))
+    (stored,), (asked,) = destination.requests, serving.requests
+    assert stored.command.MoveOriginatorApplicationEntityTitle == "ASKER"
+    assert stored.command.MoveOriginatorMessageID == asked.message_id
+    assert stored.command.Priority == asked.command.Priority == HIGH
+
+
+def test_no_more_contexts_are_proposed_to_a_destination_than_fit(world: World) -> None:
+    kinds = [f"1.2.840.10008.5.1.4.1.1.9999.{number}" for number in range(200)]
+    sources = [
+        BytesSource(sop_class, uid(number), EXPLICIT, encoded(uid(number)))
+        for number, sop_class in enumerate(kinds)
+    ]
+    receiver = Receiving(*[0] * len(kinds))
+    receiver.contexts = kinds
+    _, asked = retrieval(world, "move", receiver, sources)
+    assert world.result(asked).completed == len(kinds)
+    assert len(world.links) > 2
+
+
+def test_without_an_association_to_the_destination_all_have_failed(world: World) -> None:
+    """Also those that were not looked at yet."""
+    endpoint = world.serve(Receiving())
+    endpoint.refusal = OSError("refused")
+    sources = [Tracked(uid(number)) for number in range(500)]
+    serving = Serving(move=lambda _: iter(sources))
+    requestor, _ = world.associate(serving, {"peers": {"DEST": Peer("DEST", endpoint)}})
+    with pytest.raises(StatusError) as caught:
+        world.result(requestor.move({}, destination="DEST"))
+    result: Any = caught.value.outcome
+    assert (result.status, result.completed, result.failed) == (0xA702, 0, 500)
+    assert len(result.failed_sop_instance_uids) == 500
+
+
+def test_counts_beyond_what_a_response_can_say_are_the_most_that_it_can() -> None:
+    counts = Counts(70_000, 70_000, 70_000, 70_000)
+    assert set(counts.elements(remaining=True).values()) == {0xFFFF}

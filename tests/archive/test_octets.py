@@ -174,8 +174,8 @@ def test_octets_that_are_not_allowed_are_answered_alike(values: dict[int, bytes]
 
 
 def test_levels_of_different_instances_may_be_in_different_character_sets() -> None:
-    patient = rows_of({0x00080005: b"ISO_IR 100", 0x00100010: "Müller".encode("latin-1")})[0]
-    study = rows_of({0x00080005: b"ISO_IR 192", 0x00081030: "Schädel".encode()})[1]
+    patient = rows_of({0x00080005: b"ISO_IR 192", 0x00100010: "Müller".encode()})[0]
+    study = rows_of({0x00080005: b"ISO_IR 100", 0x00081030: "Schädel".encode("latin-1")})[1]
     keys, headers = keys_of({0x00100010: "", 0x00081030: ""}), [patient, study]
     assert quickly(keys, headers, SYNTAXES[0]) in (None, plainly(keys, headers, SYNTAXES[0]))
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import raw
-from memory import CT, EXPLICIT, IMPLICIT, MR, Endpoint, Script, Serving, World
+from memory import CT, EXPLICIT, IMPLICIT, JPEG, MR, Endpoint, Script, Serving, World
 from pydicom.data import get_testdata_file
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 
 from twisted_dimse import AssociationRejected, ConnectionFailed, DimseError, Peer, StatusError
 from twisted_dimse.datastream import FileSource, part10_header
-from twisted_dimse.services.sending import store_files
+from twisted_dimse.services.sending import _plan_transcoded, store_files
 from twisted_dimse.services.storage import StoreOutcome, plan_contexts
+from twisted_dimse.transcoding import CannotTranscode, Transcoder
 
 
 @pytest.fixture
@@ -253,6 +255,136 @@ def test_no_more_files_are_open_than_are_under_way(world: World, tmp_path: Path)
 def open_below(folder: Path) -> int:
     links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
     return sum(str(folder) in str(link.readlink()) for link in links)
+
+
+def test_a_file_that_goes_away_before_its_turn_does_not_stop_the_rest(
+    world: World, tmp_path: Path
+) -> None:
+    def store(request: Any, _dataset: Any) -> None:
+        if request.sop_instance_uid == "1.2.0":
+            Path(paths[3]).unlink()
+
+    paths = [written(tmp_path, number) for number in range(5)]
+    done = world.result(sending(world, world.serve(anything(store=store)), paths))
+    assert [one.path for one in done if one.ok] == [*paths[:3], paths[4]]
+    (lost,) = (one for one in done if not one.ok)
+    assert (lost.path, lost.status, lost.abandoned) == (paths[3], None, False)
+    assert "No such file" in lost.error
+
+
+def test_what_the_caller_knows_is_skipped(world: World, tmp_path: Path) -> None:
+    handler = anything()
+    paths = [written(tmp_path, number) for number in range(3)]
+    known = {"1.2.1"}.__contains__
+    done = world.result(
+        sending(world, world.serve(handler), paths, known=lambda one: known(one.sop_instance_uid))
+    )
+    assert [request.sop_instance_uid for request in handler.requests] == ["1.2.0", "1.2.2"]
+    assert {one.path: (one.ok, one.skipped) for one in done} == {
+        paths[0]: (True, False),
+        paths[1]: (False, True),
+        paths[2]: (True, False),
+    }
+
+
+# --- on a new association
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_what_was_not_answered_goes_over_a_new_association_and_nothing_else(
+    world: World, tmp_path: Path, window: int | None
+) -> None:
+    answered: list[str] = []
+
+    def store(request: Any, _dataset: Any) -> None:
+        if len(handler.requests) in (3, 9):
+            request.association.abort()
+        else:
+            answered.append(request.sop_instance_uid)
+
+    handler = anything(store=store)
+    paths = [written(tmp_path, number) for number in range(10)]
+    running = sending(world, world.serve(handler), paths, window=window, retries=2)
+    world.advance(10)
+    done = world.result(running)
+    assert sorted(one.path for one in done) == paths
+    assert all(one.ok for one in done)
+    assert len(world.links) == 3
+    if window is None:
+        assert sorted(answered) == [f"1.2.{number}" for number in range(10)]
+
+
+def test_the_pause_before_another_try_grows_up_to_half_a_minute(
+    world: World, tmp_path: Path
+) -> None:
+    tried: list[float] = []
+
+    class Refusing(Endpoint):
+        def connect(self, factory: Any) -> Deferred[Any]:
+            tried.append(world.clock.seconds())
+            return fail(OSError("refused"))
+
+    running = sending(world, Refusing(world, None), [written(tmp_path, 1)], retries=7)
+    world.advance(1000)
+    with pytest.raises(ConnectionFailed):
+        world.result(running)
+    assert [then - before for before, then in pairwise(tried)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("rejection", "tries"), [((1, 1, 3), 1), ((2, 3, 2), 3)], ids=["permanent", "transient"]
+)
+def test_only_a_rejection_that_may_pass_is_followed_by_another_try(
+    world: World, tmp_path: Path, rejection: tuple[int, int, int], tries: int
+) -> None:
+    def associate(_request: Any) -> None:
+        raise AssociationRejected(*rejection)
+
+    endpoint = world.serve(Serving(associate=associate))
+    running = sending(world, endpoint, [written(tmp_path, 1)], retries=2)
+    world.advance(100)
+    with pytest.raises(AssociationRejected):
+        world.result(running)
+    assert len(world.links) == tries
+
+
+def test_those_whose_association_never_came_are_told_too(world: World, tmp_path: Path) -> None:
+    """130 kinds go over two associations, of which the first is not made."""
+    endpoint = world.serve()
+    endpoint.refusal = OSError("refused")
+    paths = [written(tmp_path, number, f"1.9.{number}") for number in range(130)]
+    told: list[StoreOutcome] = []
+    with pytest.raises(ConnectionFailed):
+        world.result(sending(world, endpoint, paths, outcome=told.append))
+    assert [one.path for one in told] == paths
+    assert all(one.abandoned for one in told)
+
+
+def test_no_more_classes_go_transcoded_than_an_association_takes() -> None:
+    sources = [file_source(number, f"1.9.{number}", JPEG) for number in range(130)]
+    planned = list(_plan_transcoded([*sources, sources[0]]))
+    assert [len(contexts) for _, contexts in planned] == [128, 2]
+    assert [len(batch) for batch, _ in planned] == [129, 2]
+    assert {context.transfer_syntaxes for _, contexts in planned for context in contexts} == {
+        (EXPLICIT, IMPLICIT)
+    }
+
+
+def test_what_can_be_sent_in_no_way_is_told_with_both_reasons(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def transcoded(*_: Any) -> Any:
+        raise CannotTranscode("cannot be decoded: no codec")
+
+    monkeypatch.setattr(Transcoder, "transcoded", transcoded)
+    paths = [written(tmp_path, 1, CT, JPEG), written(tmp_path, 2)]
+    handler = Serving()
+    handler.contexts = [(CT, [EXPLICIT])]  # type: ignore[assignment]
+    done = world.result(sending(world, world.serve(handler), paths, transcode=True))
+    refused, sent = sorted(done, key=lambda one: one.ok)
+    assert (refused.path, sent.path, sent.ok) == (*paths, True)
+    assert "JPEG Baseline" in refused.error
+    assert refused.error.endswith(", which cannot be decoded: no codec")
 
 
 def test_real_images_go_as_they_are(world: World) -> None:

@@ -192,6 +192,26 @@ def test_dimse_listen_takes_tls(nodes: Nodes, tmp_path: Path) -> None:
 # --- twistd dimse-scp
 
 
+def test_an_archive_moves_to_one_who_asks_for_its_certificate(nodes: Nodes, tmp_path: Path) -> None:
+    image = str(get_testdata_file("CT_small.dcm"))
+    study = "StudyInstanceUID=1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
+    workstation = nodes.authority.issue("workstation", "127.0.0.1")
+    trusted = f"ca={nodes.authority.cert}"
+    port = peers.free_port()
+    endpoint = f"dicomtls:{port}:{workstation.words}:{trusted}:interface=127.0.0.1"
+    listening = peers.Running(peers.DIMSE, "listen", endpoint, "-od", tmp_path / "moved")
+    destination = f"WS=dicomtls:127.0.0.1:{port}:{trusted}:{nodes.client.words}"
+    try:
+        listening.wait_for_line("listens at")
+        with peers.serving("--peer", destination) as archive:
+            peers.dimse("store", archive.peer, image).succeeded()
+            peers.dimse("move", archive.peer, "-k", study, "--to", "WS").succeeded()
+    finally:
+        listening.kill()
+    (moved,) = (tmp_path / "moved").rglob("*.dcm")
+    assert moved.read_bytes()[-10000:] == Path(image).read_bytes()[-10000:]
+
+
 def test_twisted_s_own_endpoint_for_tls_works_and_fails_in_words(nodes: Nodes) -> None:
     peers.dimse("echo", *nodes.secure("stock")).succeeded()
     since = len(nodes.server.out)
