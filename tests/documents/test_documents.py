@@ -63,8 +63,9 @@ def test_the_design_names_what_exists() -> None:
     assert not [room for room in rooms if not any((ROOT / up / room).exists() for up in PLACES)]
 
 
-def test_every_test_that_the_interoperability_names_exists() -> None:
-    text = (ROOT / "docs" / "interoperability.md").read_text("utf-8")
+@pytest.mark.parametrize("document", ["interoperability.md", "pains.md"])
+def test_every_test_that_a_document_names_exists(document: str) -> None:
+    text = (ROOT / "docs" / document).read_text("utf-8")
     tests = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
     named = re.findall(r"`(?:(test_\w+\.py)::)?(test_\w+)`", text)
     assert named
