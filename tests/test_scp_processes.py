@@ -48,6 +48,21 @@ def test_the_slots_of_a_process_that_died_are_free(shared: Shared) -> None:
     assert shared.take(3, 2)
 
 
+def test_what_waits_of_a_uid_is_known_to_the_others(shared: Shared) -> None:
+    assert shared.may_wait_elsewhere(1, "1.2.3"), "nobody has looked yet"
+    for worker in (1, 2, 3):
+        shared.pending(worker, False)
+    assert not shared.may_wait_elsewhere(1, "1.2.3")
+    for worker, count in ((1, 1), (2, 1), (2, 1), (2, -1)):
+        shared.waits(worker, "1.2.3", count)
+    assert [shared.may_wait_elsewhere(worker, "1.2.3") for worker in (1, 2, 3)] == [True] * 3
+    assert not shared.may_wait_elsewhere(3, "1.2.4")
+    shared.waits(1, "1.2.3", -1)
+    assert [shared.may_wait_elsewhere(worker, "1.2.3") for worker in (1, 2, 3)] == [1, 0, 1]
+    shared.pending(2, False)
+    assert not shared.may_wait_elsewhere(1, "1.2.3")
+
+
 def test_connections_are_left_only_to_those_that_take_some(shared: Shared) -> None:
     shared.connected(1, 5)
     assert not shared.leave(1, 0.0)

@@ -179,6 +179,21 @@ def test_what_one_worker_stores_another_finds_at_once(node: Server) -> None:
         assert {path.stem for path in node.stored} >= {f"1.2.40.{number}" for number in range(5)}
 
 
+@pytest.mark.parametrize("asked", [0, 1])
+def test_of_two_with_one_uid_the_later_is_kept_whichever_workers_took_them(
+    node: Server, asked: int
+) -> None:
+    with one_at_each(node) as clients:
+        uid = f"1.2.43.{asked}"
+        for number, client in enumerate((*clients, *clients)):
+            study = f"1.2.43.{asked}.{number}"
+            assert client.store(uid, dataset(uid, 100, study=study)).status == 0
+        assert not found(clients[asked], "1.2.43.9"), "it has looked"
+        wait_until(lambda: [path.stem for path in node.stored].count(uid) == 1)
+        [path] = [path for path in node.stored if path.stem == uid]
+        assert path.parents[1].name == study
+
+
 def test_the_limit_of_associations_holds_for_all_workers_together(node: Server) -> None:
     with one_at_each(node) as (one, _other), ExitStack() as stack:
         for _ in range(LIMIT - 2):

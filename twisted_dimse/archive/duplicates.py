@@ -1,4 +1,4 @@
-"""``--on-duplicate keep`` and ``reject`` where an instance comes again in another study or series.
+"""``--on-duplicate`` where an instance comes again in another study or series.
 
 The same study and series is the same path, which `services.files` sees. Anything else is known by
 the index, and where its rows are not there yet, by what was stored since the start.
@@ -10,7 +10,7 @@ the index, and where its rows are not there yet, by what was stored since the st
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
@@ -117,6 +117,7 @@ class DuplicateSink:
         self._sink = sink
         self._uid = uid
         self.write = sink.write
+        self.write_slices = sink.write_slices
         self.abandon = sink.abandon
 
     def finish(self) -> Deferred[int]:
@@ -127,3 +128,21 @@ class DuplicateSink:
     def _failed(self, failure: object) -> object:
         self._sink.abandon()
         return failure
+
+
+class SuccessorSink:
+    """An `InstanceSink` under ``replace``, where several processes serve the archive. What another
+    of them has acknowledged before is indexed before: of the two the later one is kept."""
+
+    def __init__(self, archive: Archive, sink: InstanceSink, uid: str) -> None:
+        self._archive = archive
+        self._sink = sink
+        self._uid = uid
+        self.write = sink.write
+        self.write_slices = sink.write_slices
+        self.abandon = sink.abandon
+
+    def finish(self) -> Any:
+        if not self._archive.may_wait_elsewhere(self._uid):
+            return self._sink.finish()
+        return self._archive.up_to_date().addBoth(lambda _: self._sink.finish())

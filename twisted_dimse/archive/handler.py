@@ -26,7 +26,7 @@ from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive import matching
 from twisted_dimse.archive.answering import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, Answering
-from twisted_dimse.archive.duplicates import Duplicates
+from twisted_dimse.archive.duplicates import Duplicates, SuccessorSink
 from twisted_dimse.archive.folder import ArchiveFolder, CannotOpen
 from twisted_dimse.archive.header import KEPT, Level
 from twisted_dimse.archive.indexer import Indexer, in_one_line
@@ -140,6 +140,12 @@ class Archive:
         """The path of a file that the index names."""
         return self._folder.absolute(path)
 
+    def may_wait_elsewhere(self, uid: str) -> bool:
+        """Whether another process may have acknowledged an instance that is not in the index yet;
+        False where the index cannot be used now."""
+        part = self._folder.part
+        return part is not None and not self.indexer.failing and part.may_wait_elsewhere(uid)
+
     def claim(self, uid: str) -> bool:
         """Decide about an instance until `let_go`; False where another process does. Raises
         `StatusError` 0xA700 where there is no lock to be had."""
@@ -240,9 +246,10 @@ class ArchiveHandler(Handler):
 
     def store_sink(self, request: Request) -> Sink:
         sink = self.archive.files.sink(request, self.archive.stored)
-        if self.archive.files.on_duplicate == "replace":
-            return sink
-        return self._duplicates.sink(sink, request.sop_instance_uid)
+        uid = request.sop_instance_uid
+        if self.archive.files.on_duplicate != "replace":
+            return self._duplicates.sink(sink, uid)
+        return SuccessorSink(self.archive, sink, uid) if self.archive.is_part else sink
 
     async def find(self, request: Request) -> AsyncIterator[Any]:
         uid = request.sop_class_uid

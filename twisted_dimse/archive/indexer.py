@@ -55,14 +55,17 @@ class Indexer:
         self._stopped = False
         self._failing = False
         self._indexed = 0  # as `Journal.noted` counts
-        self._tell_pending = folder.part.pending if folder.part else lambda _pending: None
+        self._part = folder.part
 
     def start(self) -> int:
         """Take up what a crash left over; the number of those instances."""
         self._pool.start()
         left = self._journal.left_over()
         self._waiting += left
-        self._tell_pending(bool(left))
+        if self._part is not None:
+            self._part.pending(bool(left))
+            for path in left:
+                self._part.waits(_uid_in(path), 1)
         if left:
             self._work()
         return len(left)
@@ -75,14 +78,21 @@ class Indexer:
         return done
 
     def stored(self, path: str) -> None:
-        """An instance was acknowledged."""
-        self._tell_pending(True)
+        """An instance is acknowledged."""
+        if self._part is not None:
+            self._part.pending(True)
+            self._part.waits(_uid_in(path), 1)
         self._waiting.append(path)
         if len(self._waiting) >= _MANY and not self._failing:
             self._work()
         elif self._timer is None:
             self._timer = self._reactor.callLater(_PAUSE, self._look, len(self._waiting))
         # While instances keep coming the timer looks again: see `_look`.
+
+    @property
+    def failing(self) -> bool:
+        """Whether the index cannot be used now."""
+        return self._failing
 
     def up_to_date(self) -> Deferred[None]:
         """Fires when all that was stored so far is in the index."""
@@ -111,7 +121,7 @@ class Indexer:
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
         indexed = self._indexed + len(batch)
         self._running = deferToThreadPool(self._reactor, self._pool, self._add, batch, indexed)
-        self._running.addCallbacks(self._added, self._not_added, (indexed,), {}, (batch,))
+        self._running.addCallbacks(self._added, self._not_added, (batch, indexed), {}, (batch,))
 
     def _add(self, batch: list[str], indexed: int) -> None:
         """In the thread: read headers, add rows, forget the journal."""
@@ -130,16 +140,20 @@ class Indexer:
         except OSError as error:
             _log.warn("{path}: cannot be removed: {error}", path=replaced.path, error=error)
 
-    def _added(self, _result: None, indexed: int) -> None:
+    def _added(self, _result: None, batch: list[str], indexed: int) -> None:
         self._running = None
         self._indexed = indexed
+        if self._part is not None:
+            for path in batch:
+                self._part.waits(_uid_in(path), -1)
         if self._failing:
             self._failing = False
             _log.info("indexing goes on")
         if self._waiting:
             self._work()
             return
-        self._tell_pending(False)
+        if self._part is not None:
+            self._part.pending(False)
         askers, self._askers = self._askers, []
         for asked in askers:
             asked.callback(None)
@@ -168,6 +182,10 @@ class Indexer:
         self._pool.stop()
         self._journal.close()
         self._index.close()
+
+
+def _uid_in(path: str) -> str:
+    return path[path.rfind("/") + 1 :].removesuffix(".dcm")
 
 
 def headers_of(folder: ArchiveFolder, paths: Sequence[str]) -> list[InstanceHeader]:

@@ -15,10 +15,14 @@ from twisted.internet.defer import Deferred
 @dataclass(frozen=True, slots=True)
 class Part:
     """The part of one process in an archive that several serve. ``number`` counts them from 1.
-    ``pending`` is told whether it has acknowledged what is not in the index yet; ``others`` fires
-    when what the others had acknowledged is, and fails with `OSError` where that takes too long.
+    ``pending`` is told whether it has acknowledged what is not in the index yet, and ``waits`` how
+    many more, or less, of a UID; ``may_wait_elsewhere`` says whether another may have one of that.
+    ``others`` fires when what the others had acknowledged is in the index, and fails with `OSError`
+    where that takes too long.
     """
 
     number: int
     pending: Callable[[bool], None]
+    waits: Callable[[str, int], None]
+    may_wait_elsewhere: Callable[[str], bool]
     others: Callable[[], Deferred[None]]

@@ -14,6 +14,7 @@ import fcntl
 import mmap
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,10 @@ PATIENCE = 0.005  # seconds for which a connection is left to a process that has
 _FIELDS = 4  # of a row
 _ASSOCIATIONS, _CONNECTIONS, _PENDING, _LEAVING = range(_FIELDS)
 _OCTETS = 8
+_SLOTS = 1 << 16  # for UIDs, with a count of 16 bits each
+_MOST = 0xFFFF
 _AWAY = (1 << 63) - 1
+_NONE = memoryview(bytes(2 * _SLOTS)).cast("H")
 
 
 class Shared:
@@ -31,18 +35,21 @@ class Shared:
     def __init__(self, descriptor: int, workers: int) -> None:
         self.descriptor = descriptor
         self.workers = workers
-        self._map = mmap.mmap(descriptor, _size(workers))
-        self._values = memoryview(self._map).cast("Q")
+        self._map = mmap.mmap(descriptor, _size(workers) + _size_of_slots(workers))
+        whole = memoryview(self._map)
+        self._values = whole[: _size(workers)].cast("Q")
+        self._slots = whole[_size(workers) :].cast("H")
 
     @classmethod
     def made(cls, workers: int) -> Shared:
         """New ones, of workers that are all away."""
         descriptor = _file_without_a_name()
-        os.truncate(descriptor, _size(workers))
+        os.truncate(descriptor, _size(workers) + _size_of_slots(workers))
         shared = cls(descriptor, workers)
         for worker in range(1, workers + 1):
             shared.away(worker)
             shared.pending(worker, True)  # until it has looked
+            shared._slots[shared._slots_of(worker)] = memoryview(b"\1\0" * _SLOTS).cast("H")
         return shared
 
     def numbers(self) -> Iterator[int]:
@@ -103,10 +110,29 @@ class Shared:
     def pending(self, worker: int, pending: bool) -> None:
         """A worker has acknowledged what is not in the index yet, or has not."""
         self._values[self._at(worker, _PENDING)] = pending
+        if not pending:
+            self._slots[self._slots_of(worker)] = _NONE
 
     def are_pending(self) -> list[int]:
         """The workers of which that is true."""
         return [at for at, pending in enumerate(self._column(_PENDING), 1) if pending]
+
+    def waits(self, worker: int, uid: str, count: int) -> None:
+        """A worker has so many more instances of a UID, or so many less, of that kind."""
+        at = (worker - 1) * _SLOTS + _slot_of(uid)
+        self._slots[at] = min(max(self._slots[at] + count, 0), _MOST)
+
+    def may_wait_elsewhere(self, worker: int, uid: str) -> bool:
+        """Whether another worker has an instance of a UID, or of one of those that share its place
+        here, of that kind."""
+        slot = _slot_of(uid)
+        own = worker - 1
+        counts = self._slots[slot::_SLOTS].tolist()
+        return any(counts[:own]) or any(counts[own + 1 :])
+
+    @staticmethod
+    def _slots_of(worker: int) -> slice:
+        return slice((worker - 1) * _SLOTS, worker * _SLOTS)
 
     @staticmethod
     def _at(worker: int, field: int) -> int:
@@ -133,3 +159,11 @@ def _file_without_a_name() -> int:
 
 def _size(workers: int) -> int:
     return (1 + workers * _FIELDS) * _OCTETS
+
+
+def _size_of_slots(workers: int) -> int:
+    return workers * _SLOTS * 2
+
+
+def _slot_of(uid: str) -> int:
+    return zlib.crc32(uid.encode()) % _SLOTS

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -87,7 +88,13 @@ class WorkerService(SCPService):
         self._channel = channel
         self._commitment: Any = None
         self._archive: Any = None
-        self.part = Part(number, self._pending, self._others_up_to_date)
+        self.part = Part(
+            number,
+            partial(shared.pending, number),
+            partial(shared.waits, number),
+            partial(shared.may_wait_elsewhere, number),
+            self._others_up_to_date,
+        )
         self.snapshot: Any = None
         self._taking = False
 
@@ -146,9 +153,6 @@ class WorkerService(SCPService):
             super()._deliver(commitment)
 
     # --- what the others are told, and asked
-
-    def _pending(self, pending: bool) -> None:
-        self._shared.pending(self._number, pending)
 
     def _others_up_to_date(self) -> Deferred[Any]:
         others = [worker for worker in self._shared.are_pending() if worker != self._number]
