@@ -337,11 +337,12 @@ class Serving(Handler):
         self.requests.append(request)
         return 0
 
-    def released(self, association: Association) -> None:
+    def released(self, request: Any) -> None:
+        assert request.reason is None
         self.ends.append(None)
 
-    def aborted(self, association: Association, reason: BaseException) -> None:
-        self.ends.append(reason)
+    def aborted(self, request: Any) -> None:
+        self.ends.append(request.reason)
 
 
 class Reactor(Clock):

@@ -335,11 +335,10 @@ class Player(Handler):
     def n_delete(self, request: Any) -> Any:
         return self.play(request, 0)
 
-    def released(self, association: Association) -> None:
-        self.simulation.told.append(association)
+    def released(self, request: Any) -> None:
+        self.simulation.told.append(request.association)
 
-    def aborted(self, association: Association, reason: BaseException) -> None:
-        self.simulation.told.append(association)
+    aborted = released
 
 
 class Sink:

@@ -364,8 +364,28 @@ def test_associate_sees_the_request(world: World) -> None:
     (request,) = seen
     assert (request.calling_ae_title, request.called_ae_title) == ("ME", "SERVER")
     assert [(c.abstract_syntax, c.transfer_syntaxes) for c in request.proposed] == [(CT, (JPEG,))]
-    assert request.user_identity == identity
+    assert request.user_identity == request.association.user_identity == identity
     assert (request.address, request.peer_certificate) == ("10.0.0.1", None)
+
+
+@pytest.mark.parametrize("how", ["release", "abort"])
+def test_a_handler_hears_of_the_end_with_the_request_that_it_admitted(
+    world: World, how: str
+) -> None:
+    heard: list[tuple[str, Any]] = []
+    requestor, acceptor = world.associate(
+        Serving(
+            associate=lambda request: heard.append(("associate", request)),
+            released=lambda request: heard.append(("release", request)),
+            aborted=lambda request: heard.append(("abort", request)),
+        )
+    )
+    getattr(requestor, how)()
+    world.run()
+    (_, asked), (what, told) = heard
+    assert (what, told) == (how, asked)
+    assert told.association is acceptor
+    assert type(told.reason) is {"release": type(None), "abort": AssociationAborted}[how]
 
 
 # --- who it is

@@ -35,7 +35,7 @@ from twisted_dimse.errors import (
     DimseError,
     ProtocolViolation,
 )
-from twisted_dimse.handler import Handler
+from twisted_dimse.handler import AssociationRequest, Handler
 from twisted_dimse.operations import ServiceUser
 from twisted_dimse.outgoing import OutgoingMessage
 from twisted_dimse.performer import Incoming, Performer
@@ -60,7 +60,7 @@ def number_from(numbers: Iterator[int]) -> None:
 class Decision(Interface):
     """Decides on association requests: calls `Association.accept` or `reject`, now or later."""
 
-    def decide(self, association: Association, request: pdu.AssociateRQ) -> None: ...
+    def decide(self, association: Association, request: AssociationRequest) -> None: ...
 
     def ended(self, association: Association) -> None: ...
 
@@ -107,6 +107,7 @@ class Association(ServiceUser):
         self.transcoder = transcoder or Transcoder(reactor)
         self.seconds: Callable[[], float] = reactor.seconds
         self._request = request
+        self._asked: AssociationRequest | None = None  # where we are the acceptor
         self._decision = decision
         self._connect = connect or _no_connections
         # Fires once, for `client.connect`; cancelling it aborts.
@@ -144,6 +145,11 @@ class Association(ServiceUser):
         return self.called_ae_title if self.requestor else self.calling_ae_title
 
     @property
+    def reason(self) -> DimseError | None:
+        """The error that ended it; None while it lives, and where it was released."""
+        return self._reason
+
+    @property
     def accepted(self) -> tuple[AcceptedContext, ...]:
         """The presentation contexts that both sides agreed on."""
         return tuple(self._contexts.values())
@@ -167,7 +173,9 @@ class Association(ServiceUser):
 
     @property
     def user_identity(self) -> pdu.UserIdentity | None:
-        return self.agreement.user_identity if self.agreement else None
+        if self.agreement is not None:
+            return self.agreement.user_identity
+        return self._asked.user_identity if self._asked is not None else None
 
     @property
     def user_identity_response(self) -> bytes | None:
@@ -278,8 +286,9 @@ class Association(ServiceUser):
     def associate_requested(self, request: pdu.AssociateRQ) -> None:
         self.calling_ae_title = request.calling_ae_title
         self.called_ae_title = request.called_ae_title
+        self._asked = AssociationRequest(self, request)
         if self._decision is not None:
-            self._decision.decide(self, request)
+            self._decision.decide(self, self._asked)
 
     def associate_answered(self, answer: pdu.AssociateAC | pdu.AssociateRJ) -> None:
         if isinstance(answer, pdu.AssociateRJ):
@@ -382,7 +391,7 @@ class Association(ServiceUser):
         self._tell_of_end(reason)
         self.closed.callback(reason)
         if self.agreement is not None and not self.requestor:
-            self._tell_handler(reason)
+            self._tell_handler()
 
     @property
     def awaits_response(self) -> bool:
@@ -541,12 +550,13 @@ class Association(ServiceUser):
         if self.requestor and not self.negotiated.called:
             self.negotiated.errback(self._refused or reason or ConnectionLost("released"))
 
-    def _tell_handler(self, reason: DimseError | None) -> None:
+    def _tell_handler(self) -> None:
+        assert self._asked is not None
         try:
-            if reason is None:
-                self.handler.released(self)
+            if self._reason is None:
+                self.handler.released(self._asked)
             else:
-                self.handler.aborted(self, reason)
+                self.handler.aborted(self._asked)
         except Exception:
             _log.failure("association {number}: its handler failed at the end", number=self.number)
 

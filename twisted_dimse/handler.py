@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from twisted_dimse.association import Association
+    from twisted_dimse.errors import DimseError
     from twisted_dimse.upperlayer.pdu import AssociateRQ, UserIdentity
 
 _log = Logger()
@@ -167,9 +168,10 @@ class Request:
 
 
 class AssociationRequest:
-    """What `Handler.associate` decides upon: the A-ASSOCIATE-RQ of a peer.
+    """What `Handler.associate` decides upon: the A-ASSOCIATE-RQ of a peer (PS3.8 9.3.2).
 
-    `proposed` has the presentation contexts; `pdu` is the whole request.
+    `proposed` has the presentation contexts; `pdu` is the whole request. `Handler.released` and
+    `Handler.aborted` get the same object again.
     """
 
     __slots__ = ("association", "pdu")
@@ -206,6 +208,11 @@ class AssociationRequest:
         from twisted_dimse.upperlayer.pdu import UserIdentity
 
         return self.pdu.item(UserIdentity)
+
+    @property
+    def reason(self) -> DimseError | None:
+        """The error that ended the association; None before, and where it was released."""
+        return self.association.reason
 
 
 class Handler:
@@ -282,11 +289,11 @@ class Handler:
         """N-DELETE (PS3.7 10.1.6)."""
         return self._unrecognized(request)
 
-    def released(self, association: Association) -> None:
-        """The association ended by release."""
+    def released(self, request: AssociationRequest) -> None:
+        """The association that ``request`` asked for ended by release (PS3.8 7.2)."""
 
-    def aborted(self, association: Association, reason: BaseException) -> None:
-        """The association ended otherwise."""
+    def aborted(self, request: AssociationRequest) -> None:
+        """It ended otherwise (PS3.8 7.3, 7.4): ``request.reason`` says why."""
 
     def resolve(self, ae_title: str) -> Any:
         """The `Peer` of a C-MOVE destination, a Deferred of it, or None where it is unknown."""

@@ -172,17 +172,16 @@ class AssociationFactory(Factory):
 
     # --- `association.Decision`
 
-    def decide(self, association: Association, request: pdu.AssociateRQ) -> None:
+    def decide(self, association: Association, request: AssociationRequest) -> None:
         """Admit or reject, by the checks of PS3.8 9.3.4 in order, then by the handler."""
-        rejection = self._rejection(association, request)
+        rejection = self._rejection(association, request.pdu)
         if rejection is not None:
             association.reject(rejection)
             return
         if self.authenticate is None:
             self._admit(association, request, None)
             return
-        asked = AssociationRequest(association, request)
-        answer = self._called(self.authenticate, asked.user_identity, asked)
+        answer = self._called(self.authenticate, request.user_identity, request)
         self._then(
             answer, association, lambda known: self._authenticated(association, request, known)
         )
@@ -220,7 +219,7 @@ class AssociationFactory(Factory):
         return None
 
     def _authenticated(
-        self, association: Association, request: pdu.AssociateRQ, known: Any
+        self, association: Association, request: AssociationRequest, known: Any
     ) -> None:
         if known is False or known is None:
             association.reject(AssociationRejected(1, 2, 1))
@@ -229,14 +228,13 @@ class AssociationFactory(Factory):
         self._admit(association, request, response)
 
     def _admit(
-        self, association: Association, request: pdu.AssociateRQ, response: bytes | None
+        self, association: Association, request: AssociationRequest, response: bytes | None
     ) -> None:
         handler = association.handler
-        asked = AssociationRequest(association, request)
-        answer = self._called(handler.associate, asked)
+        answer = self._called(handler.associate, request)
 
         def admitted(_result: object) -> None:
-            association.accept(self._policy(handler), request, response)
+            association.accept(self._policy(handler), request.pdu, response)
 
         self._then(answer, association, admitted)
 

@@ -32,11 +32,11 @@ class Ends(Handler):
         super().__init__(*args)
         self.ends: list[BaseException | None] = []
 
-    def released(self, association: Any) -> None:
+    def released(self, request: Any) -> None:
         self.ends.append(None)
 
-    def aborted(self, association: Any, reason: BaseException) -> None:
-        self.ends.append(reason)
+    def aborted(self, request: Any) -> None:
+        self.ends.append(request.reason)
 
 
 class Storing(Ends):

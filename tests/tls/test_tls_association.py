@@ -88,8 +88,8 @@ class Noting(Handler):
         certificate = request.association.peer_certificate
         self.subjects.append(certificate and certificate.subject.rfc4514_string())
 
-    def released(self, association: Any) -> None:
-        self.ends.append(association.peer_certificate)
+    def released(self, request: Any) -> None:
+        self.ends.append(request.peer_certificate)
 
 
 class Node:

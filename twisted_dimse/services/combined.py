@@ -15,7 +15,6 @@ from typing import Any
 from pydicom import Dataset
 from twisted.internet.defer import Deferred
 
-from twisted_dimse.association import Association
 from twisted_dimse.datastream import Sink
 from twisted_dimse.handler import AssociationRequest, Handler, Request
 
@@ -69,13 +68,13 @@ class CombinedHandler(Handler):
                 return found
         return None
 
-    def released(self, association: Association) -> None:
+    def released(self, request: AssociationRequest) -> None:
         for handler in self._handlers:
-            handler.released(association)
+            handler.released(request)
 
-    def aborted(self, association: Association, reason: BaseException) -> None:
+    def aborted(self, request: AssociationRequest) -> None:
         for handler in self._handlers:
-            handler.aborted(association, reason)
+            handler.aborted(request)
 
     def echo(self, request: Request) -> Any:
         return self._serving(request).echo(request)

@@ -260,11 +260,11 @@ class ProcedureStepHandler(ManagedHandler):
         self._associations.add(request.association)
         return super().associate(request)
 
-    def released(self, association: Association) -> None:
-        self._associations.discard(association)
+    def released(self, request: AssociationRequest) -> None:
+        self._associations.discard(request.association)
 
-    def aborted(self, association: Association, reason: BaseException) -> None:
-        self._associations.discard(association)
+    def aborted(self, request: AssociationRequest) -> None:
+        self._associations.discard(request.association)
 
     def _notify(self, request: Request, uid: str, event_type: int) -> None:
         """Tell those who have associated for it (PS3.4 F.9)."""
