@@ -24,6 +24,7 @@ from memory import (
     source,
 )
 from twisted.internet import error as transport_errors
+from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from twisted_dimse import (
@@ -574,6 +575,22 @@ def test_a_release_tells_the_truth_after_somebody_has_waited_for_the_end(world: 
     assert isinstance(outcome(waiting), ConnectionLost)
     with pytest.raises(ConnectionLost):
         outcome(requestor.release())
+
+
+def test_who_waits_for_the_end_does_not_change_it_for_others(world: World) -> None:
+    requestor, _ = world.associate()
+    impatient, patient, changing = (requestor.closed for _ in range(3))
+    impatient.addTimeout(1, world.clock)
+    patient.addCallback(lambda _end: changing.cancel())
+    world.advance(1)
+    with pytest.raises(defer.TimeoutError):
+        outcome(impatient)
+    released = requestor.release()
+    assert not released.called
+    world.run()
+    assert [outcome(released), outcome(patient), outcome(requestor.closed)] == [None] * 3
+    with pytest.raises(CancelledError):
+        outcome(changing)
 
 
 def test_a_release_that_nobody_waits_for_any_more_goes_on(world: World) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -75,8 +75,6 @@ class Association(ServiceUser):
     `calling_ae_title`, `called_ae_title`, `address`: who talks to whom. `accepted`, `window`,
     `agreement`: what was agreed. `peer_certificate`: that of TLS, or None.
     `user_identity` is what the requestor sent, `user_identity_response` what it was answered.
-    `closed` is a Deferred that fires with None after a release, and with the `DimseError` that
-    ended the association otherwise.
     """
 
     def __init__(
@@ -99,7 +97,6 @@ class Association(ServiceUser):
         self.calling_ae_title = request.calling_ae_title if request else ""
         self.called_ae_title = request.called_ae_title if request else ""
         self.window = Window()
-        self.closed: Deferred[DimseError | None] = Deferred()
         self.messages = 0
         self.instances = 0  # of C-STOREs performed and answered, in either direction
         self.handler = handler or Handler()
@@ -119,6 +116,8 @@ class Association(ServiceUser):
         self._performer = Performer(self, self.handler)
         self._reason: DimseError | None = None
         self._over = False
+        self._gone = False  # the transport, too
+        self._closed: list[Deferred[DimseError | None]] = []
         self._releasing = False
         self._released = False
         self._releases: list[Deferred[None]] = []
@@ -181,6 +180,16 @@ class Association(ServiceUser):
     def user_identity_response(self) -> bytes | None:
         return self.agreement.user_identity_response if self.agreement else None
 
+    @property
+    def closed(self) -> Deferred[DimseError | None]:
+        """A Deferred of one's own that fires when the connection is gone: with None after a
+        release, and with the `DimseError` that ended the association otherwise."""
+        if self._gone:
+            return succeed(self._reason)
+        closed: Deferred[DimseError | None] = Deferred(self._closed.remove)
+        self._closed.append(closed)
+        return closed
+
     # --- its end, as users ask for it
 
     def release(self) -> Deferred[None]:
@@ -194,7 +203,7 @@ class Association(ServiceUser):
         self._releases.append(ended)
         self._releasing = True
         self._release_when_idle()
-        if self.closed.called:
+        if self._gone:
             self._tell_of_end(None)
         return ended
 
@@ -389,7 +398,9 @@ class Association(ServiceUser):
         reason = self._reason
         ending.report(self, reason, self.seconds() - self._begun)
         self._tell_of_end(reason)
-        self.closed.callback(reason)
+        self._gone = True
+        while self._closed:  # one at a time, for what one calls may cancel another
+            self._closed.pop(0).callback(reason)
         if self.agreement is not None and not self.requestor:
             self._tell_handler()
 
