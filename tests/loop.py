@@ -22,6 +22,17 @@ from twisted_dimse import AssociationFactory, Handler, listen
 SECONDS = 90.0
 
 
+class Keeping(Handler):
+    """Takes what it is sent and keeps the SOP Instance UIDs."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def store(self, request: Any, dataset: Any) -> int:
+        self.kept.append(request.sop_instance_uid)
+        return 0
+
+
 class Loop:
     """`factories` are those of what listens; their associations are aborted in the end."""
 

@@ -89,9 +89,7 @@ class Requestor:
         contexts = (pdu.ContextResult(1, result, EXPLICIT_VR_LITTLE_ENDIAN),)
         self.receive(pdu.AssociateAC("SCP", "DIMSE-SCU", contexts, ()).encode())
         if result == 0:
-            self.connecting.addCallback(
-                lambda association: setattr(self, "association", association)
-            )
+            self.connecting.addCallback(self._established)
         return self
 
     def _established(self, association: Any) -> None:

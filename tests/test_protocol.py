@@ -300,6 +300,25 @@ def test_a_slow_sink_stops_the_sender(over: type[World]) -> None:
         assert [outcome(store).status for store in stores] == [0] * 4
 
 
+class WaitingSink:
+    """Takes its time with what is written until ``wait`` fires; ``events`` are its calls."""
+
+    def __init__(self, events: list[str], wait: Deferred[None]) -> None:
+        self._events = events
+        self._wait = wait
+
+    def write(self, _data: Any) -> Deferred[None] | None:
+        self._events.append("write")
+        return None if self._wait.called else self._wait
+
+    def finish(self) -> int:
+        self._events.append("finish")
+        return 0
+
+    def abandon(self) -> None:
+        self._events.append("abandon")
+
+
 @pytest.mark.parametrize("leaks", [False, True], ids=["quiet", "leaking"])
 @pytest.mark.parametrize("most", [None, 1, 20])
 def test_a_paused_transport_keeps_what_has_come_in_order(
@@ -309,20 +328,9 @@ def test_a_paused_transport_keeps_what_has_come_in_order(
     wait: Deferred[None] = Deferred()
     events: list[str] = []
 
-    class Sink:
-        def write(self, _data: Any) -> Deferred[None] | None:
-            events.append("write")
-            return wait if not wait.called else None
-
-        def finish(self) -> int:
-            events.append("finish")
-            return 0
-
-        def abandon(self) -> None:
-            events.append("abandon")
-
     request = raw.associate_rq([(1, VERIFICATION, ["1.2.840.10008.1.2"]), (3, CT, ["1.2.3.4"])])
-    handler = Serving(store_sink=lambda _: Sink(), echo=lambda _: events.append("echo"))
+    sink = WaitingSink(events, wait)
+    handler = Serving(store_sink=lambda _: sink, echo=lambda _: events.append("echo"))
     _, script = world.call(handler, request)
     world.most = most
     world.link.acceptor.leaks = leaks
@@ -349,20 +357,9 @@ def test_what_waits_when_the_connection_is_lost_is_not_performed(world: World, l
     wait: Deferred[None] = Deferred()
     events: list[str] = []
 
-    class Sink:
-        def write(self, _data: Any) -> Deferred[None]:
-            events.append("write")
-            return wait
-
-        def finish(self) -> int:
-            events.append("finish")
-            return 0
-
-        def abandon(self) -> None:
-            events.append("abandon")
-
     request = raw.associate_rq([(1, VERIFICATION, ["1.2.840.10008.1.2"]), (3, CT, ["1.2.3.4"])])
-    handler = Serving(store_sink=lambda _: Sink(), echo=lambda _: events.append("echo"))
+    sink = WaitingSink(events, wait)
+    handler = Serving(store_sink=lambda _: sink, echo=lambda _: events.append("echo"))
     acceptor, script = world.call(handler, request)
     script.send(
         raw.p_data((3, 3, raw.store_rq("1.2.3", 5, CT))),

@@ -15,12 +15,11 @@ from typing import Any
 import peers
 import pytest
 import studies
-from loop import Loop
+from loop import Keeping, Loop
 
 from twisted_dimse import (
     STUDY_ROOT,
     VERIFICATION,
-    Handler,
     Peer,
     StatusError,
     connect,
@@ -76,15 +75,6 @@ def loop() -> Iterator[Loop]:
         yield made
 
 
-class Storing(Handler):
-    def __init__(self) -> None:
-        self.stored: list[str] = []
-
-    def store(self, request: Any, dataset: Any) -> int:
-        self.stored.append(request.sop_instance_uid)
-        return 0
-
-
 class Printing(ManagedHandler):
     def action(self, request: Any, instance: ManagedInstance) -> Any:
         return 0, as_dataset({"PatientID": f"action {request.action_type}"})
@@ -94,14 +84,14 @@ class Printing(ManagedHandler):
 
 
 def test_it_asks_us_for_all_eleven_services(node: list[Any], loop: Loop) -> None:
-    held, storing = studies.instances(), Storing()
+    held, storing = studies.instances(), Keeping()
     printer = ManagedInstance(PRINTER)
     handler = CombinedHandler(
         storing,
         QueryRetrieveHandler(lambda: held),
         Printing([GRAYSCALE_PRINT], {PRINTER_INSTANCE: printer}),
     )
-    destination = Storing()
+    destination = Keeping()
     there = Peer("DESTINATION", f"127.0.0.1:{loop.listen(destination)}")
     port = loop.listen(handler, peers={"DESTINATION": there})
     done = peers.run(node, "ask", port, STUDY).succeeded()
@@ -131,8 +121,8 @@ def test_it_asks_us_for_all_eleven_services(node: list[Any], loop: Loop) -> None
     assert elements["n-event-report"]["PatientID"] == "event 2"
     sent = sorted(each["uid"] for each in said if each["name"] == "stored")
     assert sent == studies.uids("SOPInstanceUID", lambda e: e.PatientID == "P1")
-    assert sorted(destination.stored) == sent
-    assert storing.stored == ["1.2.3.4"]
+    assert sorted(destination.kept) == sent
+    assert storing.kept == ["1.2.3.4"]
 
 
 @pytest.fixture
@@ -144,7 +134,7 @@ def server(node: list[Any]) -> Iterator[tuple[str, peers.Running]]:
 
 def test_we_ask_it_for_all_eleven_services(server: tuple[str, peers.Running], loop: Loop) -> None:
     peer, running = server
-    destination = Storing()
+    destination = Keeping()
     there = f"PORT{loop.listen(destination)}"
     image = studies.instances()[0]
 
@@ -159,7 +149,7 @@ def test_we_ask_it_for_all_eleven_services(server: tuple[str, peers.Running], lo
             with pytest.raises(StatusError, match="destination"):
                 await association.move({"StudyInstanceUID": "1.2.3"}, destination="NOBODY")
             moved = await association.move({"StudyInstanceUID": "1.2.3"}, destination=there)
-            assert (moved.completed, destination.stored) == (1, ["1.2.3.4"])
+            assert (moved.completed, destination.kept) == (1, ["1.2.3.4"])
             print_ = {"context": GRAYSCALE_PRINT}
             film = {"NumberOfCopies": "1"}
             await association.n_create(FILM_SESSION, film, "1.2.5", **print_)
@@ -187,7 +177,7 @@ def test_the_calls_that_do_it_all_work_with_it(
     assert found.StudyInstanceUID == "1.2.3"
     (step,) = loop.run(worklist, peer, reactor=loop.reactor)
     assert step.PatientID == "W1"
-    storing = Storing()
+    storing = Keeping()
     outcome = loop.run(
         retrieve,
         peer,
@@ -197,4 +187,4 @@ def test_the_calls_that_do_it_all_work_with_it(
         transfer_syntaxes=["1.2.840.10008.1.2"],
         reactor=loop.reactor,
     )
-    assert (outcome.status, storing.stored) == (0, ["1.2.3.4"])
+    assert (outcome.status, storing.kept) == (0, ["1.2.3.4"])

@@ -9,7 +9,7 @@ from typing import Any
 import peers
 import pytest
 import studies
-from loop import Loop
+from loop import Keeping, Loop
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from twisted.internet.defer import Deferred
@@ -291,15 +291,6 @@ def test_findscu_reads_the_worklist(
 
 
 # --- we against dcmqrscp and wlmscpfs
-
-
-class Keeping(Handler):
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-
-    def store(self, request: Any, dataset: Any) -> int:
-        self.kept.append(request.sop_instance_uid)
-        return 0
 
 
 class Archive:

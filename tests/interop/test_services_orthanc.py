@@ -11,10 +11,10 @@ from typing import Any
 import peers
 import pytest
 import studies
-from loop import Loop
+from loop import Keeping, Loop
 from pydicom import Dataset
 
-from twisted_dimse import Handler, Peer, move, query, retrieve, store_files
+from twisted_dimse import Peer, move, query, retrieve, store_files
 from twisted_dimse.keys import as_dataset
 from twisted_dimse.services.combined import CombinedHandler
 from twisted_dimse.services.commitment import (
@@ -53,15 +53,6 @@ def scheduled(number: int, modality: str) -> Dataset:
 
 
 WORKLIST = [scheduled(1, "CT"), scheduled(2, "MR")]
-
-
-class Keeping(Handler):
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-
-    def store(self, request: Any, dataset: Any) -> int:
-        self.kept.append(request.sop_instance_uid)
-        return 0
 
 
 class Keeper(CommitmentHandler):

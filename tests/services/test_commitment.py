@@ -187,7 +187,6 @@ class Gone(Keeper):
     def __init__(self, world: World, **options: Any) -> None:
         super().__init__(world, **options)
         self.ready = Deferred()
-        self.roles_seen: list[Any] = []
 
 
 def request(world: World, place: Place, *instances: Reference, transaction: str = "1.2.99") -> int:

@@ -29,7 +29,6 @@ from twisted_dimse.upperlayer.negotiation import (
 FACTS = facts("negotiation")
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
-STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 IMPLICIT, EXPLICIT, JPEG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
 ANYTHING = Policy({CT: (), MR: ()})
 

@@ -25,6 +25,17 @@ _context = click.option(
 )
 
 
+def _type_of(what: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--type",
+        "number",
+        type=click.IntRange(0, 0xFFFF),
+        required=True,
+        metavar="N",
+        help=f"{what} Type ID.",
+    )
+
+
 @click.command("n-get", short_help="Read attributes.")
 @_words
 @click.option(
@@ -88,14 +99,7 @@ def n_set(
 
 @click.command("n-action", short_help="Have something done.")
 @_words
-@click.option(
-    "--type",
-    "number",
-    type=click.IntRange(0, 0xFFFF),
-    required=True,
-    metavar="N",
-    help="Action Type ID.",
-)
+@_type_of("Action")
 @key_options
 @_context
 @common_options
@@ -165,14 +169,7 @@ def n_delete(words: tuple[str, ...], **options: Any) -> int:
 
 @click.command("n-event-report", short_help="Report an event.")
 @_words
-@click.option(
-    "--type",
-    "number",
-    type=click.IntRange(0, 0xFFFF),
-    required=True,
-    metavar="N",
-    help="Event Type ID.",
-)
+@_type_of("Event")
 @key_options
 @_context
 @common_options
