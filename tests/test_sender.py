@@ -164,3 +164,19 @@ def test_all_sizes_and_answers_were_among_them(plainly: Callable[[int], Octets])
         sizes = [len(message.data) for message in stored if message.data][:-1]
         assert len(sizes) == 2 * len(borders(limit))
         assert len(answers) == len(sizes) + 2 * WINDOW + 101 + (limit != 16)
+
+
+def test_answers_go_out_while_others_of_the_same_read_are_performed() -> None:
+    """Else the peer is idle meanwhile, and then we are."""
+    out: list[int] = []
+    with World() as world:
+
+        def echo(_request: Any) -> int:
+            out.append(len(raw.messages(bytes(world.link.to_requestor.record))))
+            return 0
+
+        requestor, _ = world.associate(Serving(echo=echo), window=WINDOW)
+        asked = [requestor.echo() for _ in range(7)]
+        assert [answer.status for answer in world.result(gatherResults(asked))] == [0] * 7
+        world.result(requestor.release())
+    assert out == [0, 0, 2, 2, 4, 4, 6]

@@ -183,7 +183,7 @@ BREAKS: dict[str, tuple[Patch, str]] = {
     ),
     "a message overtakes one that is half sent": (
         _replacing(Outgoing, "put", _at_the_front),
-        "which is not under way|of another message|without a command",
+        "which is not under way|of another message|without a command|in two contexts",
     ),
     "a data set is not closed": (
         _replacing(OutgoingMessage, "close", _forget),

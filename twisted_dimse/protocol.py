@@ -7,8 +7,8 @@ here knows a command, a status or a SOP class.
 Receiving: the slices of a data set go up as they come, those of one read together; where the user
 answers with a Deferred, the transport is paused and what has come meanwhile waits until it fires.
 
-Sending: what is asked for while octets are being received goes out together at the end of that
-turn, through `sender.Sender`, which also says when who sends should wait.
+Sending: what is asked for while octets are being received goes out by twos, the rest of it at the
+end of that turn, through `sender.Sender`, which also says when who sends should wait.
 
 Timers: ARTIM (PS3.8 9.1.5), the answer to an association or release request (`acse`), a message or
 a response that does not move on (`dimse`), and silence (`idle`).
@@ -247,7 +247,7 @@ class AssociationProtocol(Protocol):
 
     def _perform_received(self, events: list[ProviderEvent]) -> None:
         """Perform what has come, as much as one turn has room for, and have the answers go out
-        together."""
+        by twos."""
         later: list[ProviderEvent] = []
         if len(events) > _MOST_A_TURN:
             events, later = events[:_MOST_A_TURN], events[_MOST_A_TURN:]

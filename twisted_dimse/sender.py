@@ -1,6 +1,6 @@
 """`Sender`: gets messages and control PDUs of one association out through its transport.
 
-It keeps the order, coalesces what is sent within one turn of the reactor, and never lets the
+It keeps the order, joins small messages of one turn of the reactor, and never lets the
 transport hold more than it should:
 
 - Over a plain socket it hands headers and slices to ``sendmsg`` without joining them, while the
@@ -24,6 +24,9 @@ from zope.interface import implementer
 from twisted_dimse.outgoing import Buffer, Outgoing, OutgoingMessage, SourceFailed
 
 _BLOCKS_A_TURN = 4
+# Messages that go out at once while more of what was received is performed: all of a window
+# together would leave the peer idle meanwhile, and then us.
+_TOGETHER = 2
 _MOST_QUEUED = 64  # messages that may wait for the end of the reactor's turn
 
 
@@ -32,8 +35,8 @@ class Sender:
     """Sends for one association. ``failed`` is called with the reason where a data set cannot be
     read to its end.
 
-    While `corked`, messages are only queued; `pump` sends them. `octets` counts what was handed
-    on, `last_progress` is when the transport last took something.
+    While `corked`, messages go out by twos, and `pump` sends what is left. `octets` counts what was
+    handed on, `last_progress` is when the transport last took something.
     """
 
     def __init__(self, reactor: Any, failed: Callable[[str], None]) -> None:
@@ -84,10 +87,12 @@ class Sender:
         return deferred
 
     def send(self, message: OutgoingMessage, *, soon: bool = False) -> None:
-        """Send a message behind all others: now, at the end of the turn in which octets were
-        received, or, with ``soon``, in the next turn, together with others."""
+        """Send a message behind all others: now, in the turn in which octets were received, or,
+        with ``soon``, in the next turn, together with others."""
         self.outgoing.put(message)
         if self.corked:
+            if not soon and len(self.outgoing.queue) >= _TOGETHER:
+                self.pump()
             return
         if not soon:
             self.pump()
