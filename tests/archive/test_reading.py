@@ -21,6 +21,7 @@ from twisted_dimse import STUDY_ROOT
 from twisted_dimse.archive import reading, schema
 from twisted_dimse.archive.commitment import ArchiveCommitment
 from twisted_dimse.archive.folder import ArchiveFolder
+from twisted_dimse.archive.handler import Archive
 from twisted_dimse.archive.header import InstanceHeader
 from twisted_dimse.archive.index import Index
 from twisted_dimse.archive.maintenance import verify
@@ -222,19 +223,100 @@ def test_of_two_files_of_one_instance_that_in_the_index_stays(world: World, fold
     assert left.exists()
 
 
-@pytest.mark.parametrize(("rule", "status"), [("keep", 0), ("reject", 0x0111)])
-def test_an_instance_that_is_not_read_yet_is_not_stored_in_another_study(
-    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch, rule: str, status: int
-) -> None:
+@pytest.fixture
+def read_later(monkeypatch: pytest.MonkeyPatch) -> Reactor:
+    """The thread in which files are read for the index, in turns of its own."""
     pool = Reactor()
     monkeypatch.setattr(reading, "ThreadPool", lambda *_: pool)
+    return pool
+
+
+AGAIN = image("1.2.9.3", 5000, study="1.2.0", series="1.2.0.1")
+
+
+def stopped_before_it_reads(archive: Archive, pool: Reactor) -> None:
+    archive._reader._stopping.set()
+    pool.turn()
+
+
+def files_of_the_third(folder: Path) -> list[str]:
+    return [str(path.parents[1].name) for path in folder.rglob("1.2.9.3.dcm")]
+
+
+def test_what_was_replaced_before_it_was_read_is_removed(
+    world: World, folder: Path, read_later: Reactor
+) -> None:
+    lose_index(folder)
+    with archive_in(world, folder) as archive:
+        requestor = asking(world, archive)
+        assert stored(world, requestor, AGAIN) == [0]
+        assert found(world, requestor) == {"1.2.9.3"}
+        assert sorted(files_of_the_third(folder)) == ["1.2.0", "1.2.3"]
+        stopped_before_it_reads(archive, read_later)
+        world.end()
+    with archive_in(world, folder) as archive:  # after a start, too
+        read_later.turn()
+        requestor = asking(world, archive)
+        assert found(world, requestor) == set(UIDS)
+        assert retrieved(world, requestor, "1.2.0") == {"1.2.9.3": AGAIN.data}
+        assert files_of_the_third(folder) == ["1.2.0"]
+        assert not archive.index.newer(list(UIDS))
+        world.end()
+
+
+def test_or_by_a_verification(world: World, folder: Path, read_later: Reactor) -> None:
+    lose_index(folder)
+    with archive_in(world, folder) as archive:
+        assert stored(world, asking(world, archive), AGAIN) == [0]
+        stopped_before_it_reads(archive, read_later)
+        world.end()
+    with ArchiveFolder(str(folder)) as opened:
+        problems = {one.path: one.problem for one in verify(opened)}
+        said = "replaced by 1.2.0/1.2.0.1/1.2.9.3.dcm"
+        assert problems["1.2.3/1.2.3.4/1.2.9.3.dcm"] == said
+        assert files_of_the_third(folder) == ["1.2.0"]
+        assert not opened.index.newer(list(UIDS))
+
+
+def test_not_so_what_came_back_before_it_was_read(
+    world: World, folder: Path, read_later: Reactor
+) -> None:
+    lose_index(folder)
+    back = image("1.2.9.3", 900, study="1.2.3", series="1.2.3.4")
+    with archive_in(world, folder) as archive:
+        requestor = asking(world, archive)
+        assert stored(world, requestor, AGAIN) == [0]
+        assert found(world, requestor) == {"1.2.9.3"}
+        assert stored(world, requestor, back) == [0]
+        read_later.turn()
+        assert retrieved(world, requestor, "1.2.3") == {"1.2.9.3": back.data}
+        assert files_of_the_third(folder) == ["1.2.3"]
+        world.end()
+
+
+def test_nor_where_the_newer_one_is_gone(world: World, folder: Path, read_later: Reactor) -> None:
+    lose_index(folder)
+    with archive_in(world, folder) as archive:
+        requestor = asking(world, archive)
+        assert stored(world, requestor, AGAIN) == [0]
+        assert found(world, requestor) == {"1.2.9.3"}
+        (folder / "instances/1.2.0/1.2.0.1/1.2.9.3.dcm").unlink()
+        read_later.turn()
+        assert files_of_the_third(folder) == ["1.2.3"]
+        world.end()
+
+
+@pytest.mark.parametrize(("rule", "status"), [("keep", 0), ("reject", 0x0111)])
+def test_an_instance_that_is_not_read_yet_is_not_stored_in_another_study(
+    world: World, folder: Path, read_later: Reactor, rule: str, status: int
+) -> None:
     lose_index(folder)
     with archive_in(world, folder, on_duplicate=rule) as archive:
         requestor = asking(world, archive)
         again = [image(uid, 5000, study="1.2.0", series="1.2.0.1") for uid in ("1.2.9.3", "1.2.8")]
         assert found(world, requestor) == set()
         assert stored(world, requestor, *again) == [status, 0]
-        pool.turn()
+        read_later.turn()
         assert found(world, requestor) == {*UIDS, "1.2.8"}
         assert stored(world, requestor, *again) == [status, status and 0x0111]
         assert list(retrieved(world, requestor, "1.2.0")) == ["1.2.8"]
@@ -243,11 +325,9 @@ def test_an_instance_that_is_not_read_yet_is_not_stored_in_another_study(
 
 
 def test_a_commitment_waits_for_what_is_not_read_yet(
-    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, folder: Path, read_later: Reactor
 ) -> None:
     references = [Reference(CT, uid) for uid in [*UIDS, "1.2.3.no-such"]]
-    pool = Reactor()
-    monkeypatch.setattr(reading, "ThreadPool", lambda *_: pool)
     lose_index(folder)
     with archive_in(world, folder) as archive:
         nowhere: Any = None
@@ -255,7 +335,7 @@ def test_a_commitment_waits_for_what_is_not_read_yet(
         reasons = Deferred.fromCoroutine(commitment.commit(nowhere, references))
         world.advance(5)
         assert not reasons.called
-        pool.turn()
+        read_later.turn()
         world.advance(5)
         expected = {**dict.fromkeys(UIDS), "1.2.3.no-such": NO_SUCH_SOP_INSTANCE}
         assert world.result(reasons) == expected
@@ -390,7 +470,7 @@ def test_an_older_index_gets_what_it_kept_nothing_of(world: World, older: Path) 
     assert len(world.lines("the index is made: 2 files were read")) == 1
 
 
-def test_or_by_a_verification(world: World, older: Path) -> None:
+def test_one_that_is_verified_does_too(world: World, older: Path) -> None:
     with ArchiveFolder(str(older)) as folder:
         assert [finding.problem for finding in verify(folder)] == ["", ""]
         assert folder.index.reading is None

@@ -35,7 +35,7 @@ from twisted_dimse.services.values import texts
 from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 _ISSUER = 0x00100021
-_READING = "reading"  # of the table `info`
+_READING, _NEWER = "reading", "newer"  # of the table `info`
 _MANY = 500  # values in one IN
 _LONGEST = 500  # characters of a column that is searched
 _BUSY_TIMEOUT = 10_000  # milliseconds that SQLite waits for another writer
@@ -149,20 +149,28 @@ class Index:
 
     def renew(self, headers: Iterable[InstanceHeader]) -> list[Replaced]:
         """Index files that were there before: as `add` does, but an instance that is known to lie
-        elsewhere stays there, and the rows above get what they have of these. None is replaced."""
+        elsewhere stays there, and the rows above get what they have of these. Gives those of that
+        kind whose instance is one of the `newer`."""
+        here: dict[str, InstanceHeader] = {}
+        others: list[InstanceHeader] = []
         headers = list(headers)
         known = self.held([header.sop_instance_uid for header in headers])
-        here = {
-            header.sop_instance_uid: header
-            for header in headers
-            if known.get(header.sop_instance_uid, ("", header.path))[1] == header.path
-        }
+        for header in headers:
+            if known.get(header.sop_instance_uid, ("", header.path))[1] == header.path:
+                here[header.sop_instance_uid] = header
+            else:
+                others.append(header)
         self.add(here.values())
         with self._engine.begin() as connection:
             patients = _renew(connection, schema.patients, "key", _patient_rows(here))
             studies = _renew(connection, schema.studies, "uid", _study_rows(here, patients))
             _renew(connection, schema.series, "uid", _series_rows(here, studies))
-        return []
+        newer = self.newer([header.sop_instance_uid for header in others])
+        return [
+            Replaced(header.path, header.inode)
+            for header in others
+            if header.sop_instance_uid in newer
+        ]
 
     def remove(self, paths: Sequence[str]) -> None:
         """Take the instances at ``paths`` out, and what is empty without them."""
@@ -190,10 +198,31 @@ class Index:
             connection.execute(table.delete().where(table.c.key == _READING))
             if study is not None:
                 connection.execute(table.insert(), [{"key": _READING, "value": study}])
+            else:
+                connection.execute(table.delete().where(table.c.value == _NEWER))
 
     def is_reading(self) -> bool:
         """Whether there are such files."""
         return self.reading is not None
+
+    def note_newer(self, uids: Iterable[str]) -> None:
+        """Note instances that were stored while there are such files: one with the same UID that
+        is read then is older."""
+        uids = set(uids)
+        new = uids.difference(self.newer(list(uids)))
+        if new:
+            rows = [{"key": uid, "value": _NEWER} for uid in new]
+            with self._engine.begin() as connection:
+                connection.execute(schema.info.insert(), rows)
+
+    def newer(self, uids: Sequence[str]) -> set[str]:
+        """Those of ``uids`` that are noted so."""
+        table = schema.info.c
+        found: set[str] = set()
+        for part in _parts(uids):
+            noted = sa.select(table.key).where(table.value == _NEWER, table.key.in_(part))
+            found.update(row[0] for row in self.fetch(noted))
+        return found
 
     def note_unreadable(self, paths: Iterable[str]) -> None:
         """Note files that could not be read."""

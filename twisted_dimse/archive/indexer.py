@@ -127,18 +127,14 @@ class Indexer:
         """In the thread: read headers, add rows, forget the journal."""
         with self._folder.indexing():  # headers too, for another may replace a file meanwhile
             headers = headers_of(self._folder, batch)
+            if self._index.is_reading():
+                self._index.note_newer(header.sop_instance_uid for header in headers)
             for replaced in add_those_that_can_be(self._index.add, headers):
-                self._remove(replaced)
+                remove(self._folder, replaced)
         try:
             self._journal.forget(indexed)
         except OSError as error:
             _log.warn("the journal grows, it cannot be removed: {error}", error=error)
-
-    def _remove(self, replaced: Replaced) -> None:
-        try:
-            self._folder.remove(replaced)
-        except OSError as error:
-            _log.warn("{path}: cannot be removed: {error}", path=replaced.path, error=error)
 
     def _added(self, _result: None, batch: list[str], indexed: int) -> None:
         self._running = None
@@ -182,6 +178,14 @@ class Indexer:
         self._pool.stop()
         self._journal.close()
         self._index.close()
+
+
+def remove(folder: ArchiveFolder, replaced: Replaced) -> None:
+    """Remove a file that was replaced, or say why that cannot be."""
+    try:
+        folder.remove(replaced)
+    except OSError as error:
+        _log.warn("{path}: cannot be removed: {error}", path=replaced.path, error=error)
 
 
 def _uid_in(path: str) -> str:

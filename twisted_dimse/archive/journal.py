@@ -47,18 +47,24 @@ class Journal:
         asked once, before anything is appended."""
         paths: list[str] = []
         for _, path in self._files():
-            with open(path, "rb") as file:
-                lines = file.read().split(b"\n")
-            # A last line without its end was cut by a crash before it was acknowledged.
-            paths += (line.decode("ascii", "replace") for line in lines[:-1] if line)
+            paths += _lines_of(path)
             self._ends[path] = len(paths)
         self.noted = len(paths)
         return paths
 
+    def all_noted(self) -> set[str]:
+        """The paths in all files, here and in the folders below: those that are not indexed yet,
+        and some that are."""
+        paths: set[str] = set()
+        for folder in (self._folder, *_folders_in(self._folder)):
+            for _, path in _files_in(folder):
+                with suppress(FileNotFoundError):  # all of it is indexed now
+                    paths.update(_lines_of(path))
+        return paths
+
     def gather(self) -> None:
         """Take over what is left in the folders below. Nobody may be writing there."""
-        with os.scandir(self._folder) as entries:
-            below = sorted(entry.path for entry in entries if entry.is_dir())
+        below = _folders_in(self._folder)
         for folder in below:
             for _, path in _files_in(folder):
                 self._number += 1
@@ -143,3 +149,15 @@ class Journal:
 def _files_in(folder: str) -> list[tuple[int, str]]:
     names = (name for name in os.listdir(folder) if name.endswith(".log"))
     return sorted((int(name[:-4]), os.path.join(folder, name)) for name in names)
+
+
+def _folders_in(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.path for entry in entries if entry.is_dir())
+
+
+def _lines_of(path: str) -> list[str]:
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    # A last line without its end was cut by a crash before it was acknowledged.
+    return [line.decode("ascii", "replace") for line in lines[:-1] if line]

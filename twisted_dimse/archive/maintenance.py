@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from twisted_dimse.archive import schema
 from twisted_dimse.archive.folder import ArchiveFolder, files_below
 from twisted_dimse.archive.header import InstanceHeader, Unindexable, inode_of, is_text
+from twisted_dimse.archive.index import Replaced
 from twisted_dimse.archive.indexer import add_those_that_can_be, headers_of
 from twisted_dimse.datastream import expand_paths, part10_header
 from twisted_dimse.services.syncing import sync_folders_of
@@ -98,14 +99,18 @@ def _put_right(
 ) -> Iterator[Finding]:
     """Index files, but for those whose instance the index has from another file that is there."""
     held = _paths_held(folder, (header for header, _ in looked_at))
+    newer = folder.index.newer(list(held))
     right: list[tuple[InstanceHeader, str]] = []
     for header, problem in looked_at:
         other = held.setdefault(header.sop_instance_uid, header.path)
-        if other != header.path and os.path.exists(folder.absolute(other)):
-            yield Finding(header.path, f"the same instance as {other}, which the index has")
-        else:
+        if other == header.path or not os.path.exists(folder.absolute(other)):
             held[header.sop_instance_uid] = header.path
             right.append((header, problem))
+        elif header.sop_instance_uid in newer:
+            folder.remove(Replaced(header.path, header.inode))
+            yield Finding(header.path, f"replaced by {other}", mended=True)
+        else:
+            yield Finding(header.path, f"the same instance as {other}, which the index has")
     headers = [header for header, _ in right]
     add_those_that_can_be(folder.index.renew if anew else folder.index.add, headers)
     held = _paths_held(folder, headers)

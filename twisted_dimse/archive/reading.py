@@ -25,12 +25,14 @@ from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import is_text
+from twisted_dimse.archive.index import Replaced
 from twisted_dimse.archive.indexer import (
     add_those_that_can_be,
     files_of,
     headers_of,
     in_one_line,
     readable,
+    remove,
 )
 
 _BATCH = 200
@@ -124,9 +126,21 @@ class Reader:
         """Have a batch in the index; the study it came to."""
         study = batch[-1].partition("/")[0]
         with self._folder.indexing():
-            add_those_that_can_be(self._index.renew, headers_of(self._folder, batch))
+            headers = headers_of(self._folder, batch)
+            if older := add_those_that_can_be(self._index.renew, headers):
+                self._remove(older, {header.path: header.sop_instance_uid for header in headers})
             self._index.reading = study
         return study
+
+    def _remove(self, older: list[Replaced], uids: dict[str, str]) -> None:
+        """Remove what was replaced before it could be read, where that which replaced it is there.
+        One that came back meanwhile is in the journal until it is indexed."""
+        noted = self._folder.journal.all_noted()
+        held = self._index.held([uids[replaced.path] for replaced in older])
+        for replaced in older:
+            _, newer = held[uids[replaced.path]]
+            if replaced.path not in noted and os.path.exists(self._folder.absolute(newer)):
+                remove(self._folder, replaced)
 
     def _say_failing(self, error: Exception) -> None:
         if not self._failing:

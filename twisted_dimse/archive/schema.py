@@ -44,8 +44,8 @@ _ID = BigInteger().with_variant(Integer, "sqlite")
 _TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 _UID = String(64).with_variant(String(64, collation="C"), "postgresql")
 
-# "version", and with "reading" the study up to which all files were read, while files are there
-# that are still to be read for the index.
+# "version", and while files are there that are still to be read for the index: with "reading" the
+# study up to which all were read, and "newer" with the UID of each instance stored meanwhile.
 info = Table(
     "info",
     metadata,
