@@ -9,8 +9,20 @@ from typing import Any
 
 import pytest
 import raw
-from memory import CT, EXPLICIT, IMPLICIT, JPEG, MR, Serving, Tracked, World, encoded, outcome
-from twisted.internet.defer import Deferred
+from memory import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    JPEG,
+    MR,
+    Endpoint,
+    Serving,
+    Tracked,
+    World,
+    encoded,
+    outcome,
+)
+from twisted.internet.defer import Deferred, fail
 
 from twisted_dimse import Peer, StatusError
 from twisted_dimse.datastream import BytesSource
@@ -287,18 +299,24 @@ def test_no_more_contexts_are_proposed_to_a_destination_than_fit(world: World) -
     assert len(world.links) > 2
 
 
-def test_without_an_association_to_the_destination_all_have_failed(world: World) -> None:
+def test_a_destination_that_is_not_there_is_called_once_and_all_have_failed(world: World) -> None:
     """Also those that were not looked at yet."""
-    endpoint = world.serve(Receiving())
-    endpoint.refusal = OSError("refused")
+    called: list[Any] = []
+
+    class Refusing(Endpoint):
+        def connect(self, factory: Any) -> Deferred[Any]:
+            called.append(factory)
+            return fail(OSError("refused"))
+
     sources = [Tracked(uid(number)) for number in range(500)]
-    serving = Serving(move=lambda _: iter(sources))
-    requestor, _ = world.associate(serving, {"peers": {"DEST": Peer("DEST", endpoint)}})
+    peers = {"peers": {"DEST": Peer("DEST", Refusing(world, None))}}
+    requestor, _ = world.associate(Serving(move=lambda _: iter(sources)), peers)
     with pytest.raises(StatusError) as caught:
         world.result(requestor.move({}, destination="DEST"))
     result: Any = caught.value.outcome
     assert (result.status, result.completed, result.failed) == (0xA702, 0, 500)
     assert len(result.failed_sop_instance_uids) == 500
+    assert len(called) == 1
 
 
 def test_counts_beyond_what_a_response_can_say_are_the_most_that_it_can() -> None:
