@@ -308,14 +308,14 @@ def test_a_destination_that_is_not_there_is_called_once_and_all_have_failed(worl
             called.append(factory)
             return fail(OSError("refused"))
 
-    sources = [Tracked(uid(number)) for number in range(500)]
+    sources = [Tracked(uid(number)) for number in range(1200)]
     peers = {"peers": {"DEST": Peer("DEST", Refusing(world, None))}}
     requestor, _ = world.associate(Serving(move=lambda _: iter(sources)), peers)
     with pytest.raises(StatusError) as caught:
         world.result(requestor.move({}, destination="DEST"))
     result: Any = caught.value.outcome
-    assert (result.status, result.completed, result.failed) == (0xA702, 0, 500)
-    assert len(result.failed_sop_instance_uids) == 500
+    assert (result.status, result.completed, result.failed) == (0xA702, 0, 1200)
+    assert len(result.failed_sop_instance_uids) == 1200
     assert len(called) == 1
 
 
