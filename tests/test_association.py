@@ -23,8 +23,8 @@ from memory import (
     outcome,
     source,
 )
-from twisted.internet import error as transport_errors
 from twisted.internet import defer
+from twisted.internet import error as transport_errors
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from twisted_dimse import (
