@@ -32,7 +32,7 @@ from twisted_dimse.datastream import decode_dataset
 from twisted_dimse.services.identifiers import check_retrieve
 from twisted_dimse.services.matching import matcher
 from twisted_dimse.services.values import in_unicode, texts
-from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT
+from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN, PATIENT_ROOT, STUDY_ROOT
 
 UNIQUE = {
     Level.PATIENT: "PatientID",
@@ -150,17 +150,19 @@ def test_a_query_goes_by_an_index_and_over_no_table(
     index.close()
 
 
-@pytest.mark.parametrize("keyword", UNIQUE.values())
+@pytest.mark.parametrize(("level", "keyword"), UNIQUE.items())
 def test_a_retrieval_means_the_instances_that_have_its_unique_key(
-    index: Index, datasets: list[Dataset], keyword: str
+    index: Index, datasets: list[Dataset], level: Level, keyword: str
 ) -> None:
     instances: dict[str, set[str]] = {}
     for dataset in datasets:
         if value := str(dataset.get(keyword, "")):
             instances.setdefault(value, set()).add(dataset.SOPInstanceUID)
     for value, expected in list(instances.items())[:30]:
-        rows = index.fetch(matching.instances(keys_of(**{keyword: value})))
-        assert {row[2] for row in rows} == expected
+        keys = keys_of(QueryRetrieveLevel=level, **{keyword: value})
+        asked = check_retrieve(keys, PATIENT_ROOT.move, relational=True)
+        rows = [row for one in matching.instances(asked) for row in index.fetch(one)]
+        assert {row.uid for row in rows} == expected
 
 
 @pytest.mark.parametrize("asked", ["M\u00fc-7", "Mu\u0308-7"], ids=["composed", "decomposed"])
