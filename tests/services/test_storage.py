@@ -18,6 +18,7 @@ from twisted_dimse.datastream import FileSource, part10_header
 from twisted_dimse.services.sending import _plan_transcoded, store_files
 from twisted_dimse.services.storage import StoreOutcome, plan_contexts
 from twisted_dimse.transcoding import CannotTranscode, Transcoder
+from twisted_dimse.upperlayer.provider import Provider
 
 
 @pytest.fixture
@@ -235,6 +236,31 @@ def test_an_association_that_ends_early_abandons_what_was_not_answered(
     assert sorted(one.path for one in told) == paths
     assert sum(one.ok for one in told) <= 4
     assert all(one.ok or one.abandoned for one in told)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_peer_that_aborts_instead_of_confirming_the_release_costs_nothing_that_was_answered(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    monkeypatch.setattr(Provider, "answer_release", Provider.abort)
+    paths = [written(tmp_path, number) for number in range(4)]
+    done = world.result(sending(world, world.serve(anything()), paths, jobs=jobs))
+    assert sorted(one.path for one in done if one.ok) == paths
+    assert len(world.links) == jobs
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_sending_that_is_cancelled_says_so_whatever_is_left(
+    world: World, tmp_path: Path, jobs: int
+) -> None:
+    never: Deferred[int] = Deferred()
+    handler = anything(store=lambda *_: never)
+    paths = [written(tmp_path, number) for number in range(jobs)]
+    running = sending(world, world.serve(handler), paths, jobs=jobs)
+    world.run()
+    running.cancel()
+    with pytest.raises(CancelledError):
+        world.result(running)
 
 
 def test_no_more_files_are_open_than_are_under_way(world: World, tmp_path: Path) -> None:

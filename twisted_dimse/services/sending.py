@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from twisted_dimse.association import Association
 from twisted_dimse.client import connect
@@ -162,10 +163,11 @@ class _Sending:
                 raise
 
     async def _send(self, waiting: deque[FileSource], contexts: list[Any]) -> None:
-        """Empty a queue by several associations. Fails where all of them ended before it was."""
+        """Empty a queue by several associations. Fails where all of them ended before it was;
+        how one ends behind the last answer does not matter."""
         number = min(self._jobs, len(waiting))
         jobs = [Deferred.fromCoroutine(self._job(waiting, contexts)) for _ in range(number)]
-        await _all(jobs, lambda: bool(waiting) or number == 1)
+        await _all(jobs, lambda failure: bool(waiting) or failure.check(DimseError) is None)
 
     async def _job(self, waiting: deque[FileSource], contexts: list[Any]) -> None:
         failures = 0
@@ -245,11 +247,13 @@ class _SendingTranscoded(_Sending):
         self._note(StoreOutcome(source.path, uid, None, self.refused[source]))
 
 
-async def _all(running: list[Deferred[None]], matters: Callable[[], bool] = lambda: True) -> None:
-    """Wait for all; then fail with the first failure there was, if that ``matters``."""
+async def _all(
+    running: list[Deferred[None]], matters: Callable[[Failure], bool] = lambda _failure: True
+) -> None:
+    """Wait for all; then fail with the first failure there was that ``matters``."""
     for succeeded, result in await DeferredList(running, consumeErrors=True):
-        if not succeeded and matters():
-            result.raiseException()  # type: ignore[attr-defined]
+        if not succeeded and matters(cast("Failure", result)):
+            cast("Failure", result).raiseException()
 
 
 def _may_pass(error: DimseError) -> bool:
