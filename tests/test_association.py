@@ -90,6 +90,17 @@ def test_each_side_has_its_own_roles(world: World) -> None:
     assert [(one.scu, one.scp) for one in acceptor.accepted] == [(False, True), (True, False)]
 
 
+def test_a_handler_limits_the_roles_that_a_requestor_gets(world: World) -> None:
+    handler = Serving()
+    handler.roles = {CT: "scu"}
+    wanted = {CT: "both", VERIFICATION: "both"}
+    requestor, _ = world.associate(handler, contexts=[VERIFICATION, CT], roles=wanted)
+    assert [(context.scu, context.scp) for context in requestor.accepted] == [
+        (True, True),
+        (True, False),
+    ]
+
+
 def test_storage_beside_a_get_has_both_roles_unasked(world: World) -> None:
     requestor, _ = world.associate(contexts=[CT, STUDY_ROOT.get])
     assert [(one.scu, one.scp) for one in requestor.accepted] == [(True, True), (True, False)]

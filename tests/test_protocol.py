@@ -119,6 +119,14 @@ def test_a_command_of_more_pieces_than_one_send_takes_goes_out_whole(sockets: So
     assert handler.requests[0].attributes == tuple(tags)
 
 
+def test_tcp_holds_back_no_small_message_and_finds_out_that_a_peer_is_dead() -> None:
+    with Sockets(kind="tcp") as sockets:
+        for association in sockets.associate():
+            transport = association.protocol.transport
+            assert transport.getTcpNoDelay()
+            assert transport.getTcpKeepAlive()
+
+
 # --- the two ways out
 
 
