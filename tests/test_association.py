@@ -43,6 +43,7 @@ from twisted_dimse import (
     Timeouts,
     UserIdentity,
     Window,
+    listen,
 )
 from twisted_dimse.upperlayer import pdu
 
@@ -894,6 +895,51 @@ def test_an_established_connect_can_no_longer_be_cancelled(world: World) -> None
     world.run()
     connecting.cancel()
     assert world.result(outcome(connecting).echo()).status == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"contexts": []},
+        {"calling_ae_title": "over sixteen characters"},
+        {"roles": {CT: "server"}},
+        {"timeouts": -1},
+        {"timeouts": float("nan")},
+        {"window": 70_000},
+    ],
+)
+def test_what_cannot_be_proposed_fails_the_deferred(world: World, options: Any) -> None:
+    connecting = world.connect(world.serve(), **options)
+    with pytest.raises(ValueError):
+        outcome(connecting)
+    assert world.links == []
+
+
+def test_an_endpoint_that_raises_is_a_connection_that_failed(world: World) -> None:
+    class Raising(Endpoint):
+        def connect(self, factory: Any) -> Any:
+            raise ZeroDivisionError("no route")
+
+    connecting = world.connect(Raising(world, Script()))
+    with pytest.raises(ConnectionFailed, match="no route"):
+        outcome(connecting)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "options", "error"),
+    [
+        ("nowhere", {}, ValueError),
+        ("tcp:x", {}, ValueError),
+        ("tcp:0", {"timeouts": -1}, ValueError),
+        ("tcp:0", {"no_such_option": 1}, TypeError),
+    ],
+)
+def test_what_cannot_be_listened_on_fails_the_deferred(
+    world: World, endpoint: str, options: Any, error: type[Exception]
+) -> None:
+    listening = listen(endpoint, Serving(), reactor=world.clock, **options)
+    with pytest.raises(error):
+        outcome(listening)
 
 
 @pytest.mark.parametrize("stage", ["connection", "negotiation"])

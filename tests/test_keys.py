@@ -22,8 +22,11 @@ def test_a_data_set_is_taken_as_it_is() -> None:
     assert as_dataset(keys) is keys
 
 
-@pytest.mark.parametrize("name", ["PatientID", 0x00100020, "0010,0020", "(0010,0020)", "00100020"])
-def test_an_attribute_goes_by_its_keyword_or_its_tag(name: int | str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["PatientID", 0x00100020, "0010,0020", "(0010,0020)", "00100020", (0x0010, 0x0020)],
+)
+def test_an_attribute_goes_by_its_keyword_or_its_tag(name: int | str | tuple[int, int]) -> None:
     assert tag_of(name) == 0x00100020
     assert sent({name: "7"}).PatientID == "7"
 

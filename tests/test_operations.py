@@ -241,6 +241,54 @@ def test_a_context_may_be_chosen(world: World) -> None:
     assert [request.context.id for request in handler.requests] == [3, 1]
 
 
+class Opening(Tracked):
+    """What comes of `open`; an error is raised."""
+
+    def __init__(self, opened: Any) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def open(self) -> Any:
+        if isinstance(self._opened, Exception):
+            raise self._opened
+        return self._opened
+
+
+class Nameless(Tracked):
+    """Does not know which instance it is."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        raise LookupError("no such row")
+
+    @sop_instance_uid.setter
+    def sop_instance_uid(self, uid: str) -> None:
+        pass
+
+
+class Reading:
+    """Knows `read` and no more; an iterator says what comes of it."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def read(self, size: int) -> Any:
+        return self._values.read(size) if hasattr(self._values, "read") else next(self._values, "")
+
+    def close(self) -> None:
+        pass
+
+
+def _without(keyword: str) -> Dataset:
+    dataset = dcmread(CT_SMALL)
+    del dataset[keyword]
+    return dataset
+
+
+def _no_handler() -> Handler:
+    raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
     ("what", "error"),
     [
@@ -257,6 +305,18 @@ def test_a_context_may_be_chosen(world: World) -> None:
         (lambda a: a.n_get(STEP, "1.2.3.4", ["NoSuchKeyword"]), ValueError),
         (lambda a: a.n_set(STEP, "1.2.3.4", {"Rows": "no number"}), ValueError),
         (lambda a: a.move({}, destination="over sixteen characters"), ValueError),
+        (lambda a: a.store(12), TypeError),
+        (lambda a: a.store(Dataset()), TypeError),
+        (lambda a: a.store(_without("SOPClassUID")), TypeError),
+        (lambda a: a.store(Opening("no file")), TypeError),
+        (lambda a: a.store(Opening(ZeroDivisionError())), ZeroDivisionError),
+        (lambda a: a.store(Nameless()), LookupError),
+        (lambda a: a.store(source(), move_originator="TITLE"), ValueError),
+        (lambda a: a.find(12), TypeError),
+        (lambda a: a.get(None), TypeError),
+        (lambda a: a.get({}, handler=_no_handler), ZeroDivisionError),
+        (lambda a: a.n_get(STEP, "1.2.3.4", 12), TypeError),
+        (lambda a: a.n_get(STEP, "1.2.3.4", [1.5]), ValueError),
     ],
 )
 def test_what_cannot_be_sent_fails_alone(
@@ -269,12 +329,6 @@ def test_what_cannot_be_sent_fails_alone(
         outcome(failed)
     assert world.result(requestor.echo()).status == 0
     assert len(raw.messages(bytes(world.link.to_acceptor.record))) == 1
-
-
-def test_what_is_no_source_at_all_is_a_mistake(world: World) -> None:
-    requestor, _ = world.associate()
-    with pytest.raises(TypeError):
-        world.result(requestor.store(12))
 
 
 def test_a_class_that_was_not_accepted_is_named(world: World) -> None:
@@ -439,6 +493,37 @@ def test_a_source_that_fails_in_the_middle_aborts(world: World, seekable: bool) 
     (end,) = handler.ends
     assert isinstance(end, AssociationAborted)
     assert Tracked.open_files == 0
+
+
+@pytest.mark.parametrize("opened", [io.StringIO("text"), iter("text")])
+def test_a_source_that_gives_no_octets_aborts(world: World, opened: Any) -> None:
+    requestor, _ = world.associate()
+    with pytest.raises(DimseError, match="cannot be read"):
+        world.result(requestor.store(Opening(Reading(opened))))
+    assert world.faults == []
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_source_that_cannot_be_closed_is_logged_and_does_no_harm(
+    world: World, ended: bool
+) -> None:
+    class Stuck(io.BytesIO):
+        def close(self) -> None:
+            raise ZeroDivisionError
+
+    requestor, _ = world.associate()
+    world.link.to_acceptor.stalled = not ended
+    stored = requestor.store(Opening(Stuck(encoded(size=0 if ended else 2_000_000))))
+    if ended:
+        assert world.result(stored).status == 0
+        assert world.result(requestor.echo()).status == 0
+    else:
+        world.run()
+        requestor.abort()
+        with pytest.raises(AssociationAborted):
+            outcome(stored)
+    world.logged(ZeroDivisionError)
+    assert world.faults == []
 
 
 def test_a_source_that_ends_early_aborts(world: World) -> None:
@@ -799,6 +884,11 @@ def test_get_receives_through_its_handler(world: World) -> None:
     assert [(one.completed, one.remaining) for one in progress] == [(1, 2), (2, 1), (2, 0)]
 
 
+def test_a_handler_of_a_get_may_be_a_class(world: World) -> None:
+    requestor, _ = world.associate(Serving(get=lambda _: [source()]))
+    assert world.result(requestor.get({}, handler=Serving)).completed == 1
+
+
 def test_get_without_a_handler_receives_through_that_of_the_association(world: World) -> None:
     mine = Serving()
     requestor, _ = world.associate(Serving(get=lambda _: [source()]), handler=mine)
@@ -864,6 +954,26 @@ def test_the_n_services_carry_what_they_are_given(world: World) -> None:
     assert requests[4].action_type == 5
     assert requests[5].event_type == 6
     assert [request.sop_class_uid for request in requests] == [STEP] * 6
+
+
+def test_a_result_names_the_instance_also_where_the_response_leaves_it_out(world: World) -> None:
+    requestor, script = world.called()
+    asked = [requestor.store(source("1.2.5")), requestor.n_delete(STEP, "1.2.6")]
+    for message_id, response in [(1, 0x8001), (2, 0x8150)]:
+        world.run()
+        script.command(
+            messages(script)[-1].context,
+            raw.command(
+                {
+                    raw.FIELD: response,
+                    raw.RESPONDED_TO: message_id,
+                    raw.DATA_SET_TYPE: raw.NO_DATA_SET,
+                    raw.STATUS: 0,
+                }
+            ),
+        )
+    world.run()
+    assert [outcome(one).sop_instance_uid for one in asked] == ["1.2.5", "1.2.6"]
 
 
 def test_a_created_instance_has_the_uid_that_the_peer_gave_it(world: World) -> None:

@@ -126,5 +126,7 @@ def test_a_title_is_of_plain_characters(title: str, valid: bool) -> None:
 
 
 def test_a_peer_that_is_no_peer_stops_a_connect_before_it_begins() -> None:
-    with World() as world, pytest.raises(ValueError):
-        world.result(connect("PACS", reactor=world.clock))
+    with World() as world:
+        connecting = connect("PACS", reactor=world.clock)
+        with pytest.raises(ValueError):
+            world.result(connecting)

@@ -232,6 +232,21 @@ def test_an_instance_that_cannot_be_read_fails_alone(world: World, service: str)
     assert result.failed_sop_instance_uids == (uid(1),)
 
 
+@pytest.mark.parametrize("service", ["get", "move"])
+@pytest.mark.parametrize("what", ["sop_class_uid", "sop_instance_uid", "transfer_syntax", "open"])
+def test_a_source_that_fails_in_any_way_fails_alone(world: World, service: str, what: str) -> None:
+    def fail(_self: Any, *_args: Any) -> Any:
+        raise ZeroDivisionError("no such row")
+
+    attribute = fail if what == "open" else property(fail, lambda _self, _value: None)
+    broken = type("Broken", (Tracked,), {what: attribute})(uid(1))
+    receiver = Receiving(0, 0, 0)
+    _, asked = retrieval(world, service, receiver, [Tracked(uid(0)), broken, Tracked(uid(2))])
+    result = world.result(asked)
+    assert receiver.received == [uid(0), uid(2)]
+    assert (result.status, result.completed, result.failed) == (0xB000, 2, 1)
+
+
 def test_what_a_cancel_finds_already_drawn_is_told_as_remaining(world: World) -> None:
     """Of instances that cannot be counted those that are known of."""
     gate: Deferred[None] = Deferred()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet import error as transport_errors
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -83,40 +83,43 @@ def connect(
     `AssociationAborted`, `AssociationTimeout`, `ConnectionLost` or `ContextNotAccepted`, and with
     `ValueError` for arguments that cannot be proposed. Cancelling aborts.
     """
-    if reactor is None:
-        from twisted.internet import reactor
-    peer = Peer.parse(peer) if isinstance(peer, str) else peer
-    limits = Timeouts.of(timeouts)
-    proposed = tuple(as_context(item) for item in contexts)
-    proposal = Proposal(
-        peer.ae_title,
-        calling_ae_title,
-        proposed,
-        max_pdu_length,
-        _as_window(window),
-        {**_roles_for_get(proposed), **(roles or {})},
-        dict(extended or {}),
-        {
-            uid: (service, tuple(related))
-            for uid, (service, related) in (common_extended or {}).items()
-        },
-        user_identity,
-        implementation,
-    )
-    request = negotiation.propose(proposal)
-    request.encode()  # raises ValueError here and not in the middle of connecting
-    if handler is not None and not isinstance(handler, Handler):
-        handler = handler()
-    association = Association(
-        Provider(requestor=True, max_pdu_length=max_pdu_length),
-        timeouts=limits,
-        reactor=reactor,
-        handler=handler,
-        request=request,
-        connect=functools.partial(connect, calling_ae_title=calling_ae_title),
-    )
-    association.protocol.associate(request)
-    return _Attempt(association, peer, limits.connect, reactor).result
+    try:
+        if reactor is None:
+            from twisted.internet import reactor
+        peer = Peer.parse(peer) if isinstance(peer, str) else peer
+        limits = Timeouts.of(timeouts)
+        proposed = tuple(as_context(item) for item in contexts)
+        proposal = Proposal(
+            peer.ae_title,
+            calling_ae_title,
+            proposed,
+            max_pdu_length,
+            _as_window(window),
+            {**_roles_for_get(proposed), **(roles or {})},
+            dict(extended or {}),
+            {
+                uid: (service, tuple(related))
+                for uid, (service, related) in (common_extended or {}).items()
+            },
+            user_identity,
+            implementation,
+        )
+        request = negotiation.propose(proposal)
+        request.encode()  # raises ValueError here and not in the middle of connecting
+        if handler is not None and not isinstance(handler, Handler):
+            handler = handler()
+        association = Association(
+            Provider(requestor=True, max_pdu_length=max_pdu_length),
+            timeouts=limits,
+            reactor=reactor,
+            handler=handler,
+            request=request,
+            connect=functools.partial(connect, calling_ae_title=calling_ae_title),
+        )
+        association.protocol.associate(request)
+        return _Attempt(association, peer, limits.connect, reactor).result
+    except Exception as error:
+        return fail(error)
 
 
 def _roles_for_get(contexts: Iterable[PresentationContext]) -> dict[str, str]:
@@ -140,7 +143,7 @@ class _Attempt:
         self._cancelled = False
         endpoint = peer.endpoint(reactor)
         self._deadline = reactor.callLater(seconds, self._expired) if seconds is not None else None
-        self._step: Deferred[Any] = endpoint.connect(_OneAssociation(association))
+        self._step: Deferred[Any] = maybeDeferred(endpoint.connect, _OneAssociation(association))
         self.result: Deferred[Association] = Deferred(self._cancel)
         self._association = association
         self._step.addCallbacks(self._connected, self._not_connected)

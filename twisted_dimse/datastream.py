@@ -201,9 +201,12 @@ def as_source(item: Any) -> Source:
     if isinstance(item, (FileSource, BytesSource, DatasetSource)) or hasattr(item, "open"):
         source: Source = item
         return source
-    if hasattr(item, "SOPInstanceUID"):
+    if hasattr(item, "SOPInstanceUID") and hasattr(item, "SOPClassUID"):
         return DatasetSource(item, _syntax_of(item))
-    raise TypeError(f"neither a path, a Dataset with a SOP Instance UID nor a source: {item!r}")
+    what = "a Dataset without one of them" if hasattr(item, "to_json_dict") else repr(item)
+    raise TypeError(
+        f"neither a path, a Dataset with SOP Class and Instance UID nor a source: {what}"
+    )
 
 
 def opener(source: Source) -> Callable[[], bytes | BinaryIO]:

@@ -22,7 +22,7 @@ from twisted_dimse.dimse.command import CommandSet
 from twisted_dimse.dimse.operation import Invocations
 from twisted_dimse.dimse.status import CANCEL, SUCCESS, Category, category, meaning
 from twisted_dimse.errors import DimseError, ProtocolViolation, StatusError
-from twisted_dimse.outgoing import OutgoingMessage
+from twisted_dimse.outgoing import OutgoingMessage, let_go
 from twisted_dimse.results import RetrieveOutcome
 from twisted_dimse.upperlayer.negotiation import AcceptedContext
 
@@ -102,14 +102,16 @@ class Operation:
         if isinstance(opened, Exception):
             raise opened
         if opened is None and self.data is not None:
-            return self.data()
+            opened = self.data()
+        if opened is not None and not isinstance(opened, bytes) and not hasattr(opened, "read"):
+            raise TypeError(f"a data set is octets or a binary file, and not {opened!r}")
         return opened
 
     def drop(self) -> None:
         """It will not be sent: let go of what was opened."""
         opened, self.opened = self.opened, None
-        if opened is not None and not isinstance(opened, (bytes, Exception)):
-            opened.close()
+        if not isinstance(opened, Exception):
+            let_go(opened)
 
     def end(self, result: Any) -> None:
         """Fire the Deferred, unless nobody waits for it any more."""

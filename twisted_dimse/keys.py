@@ -3,7 +3,7 @@
     as_dataset({"PatientName": "DOE*", "StudyDate": "20240101-"})
     as_dataset({"ScheduledProcedureStepSequence.Modality": "CT"})           # a path into an item
     as_dataset({"ScheduledProcedureStepSequence": [{"Modality": "CT"}]})    # the same
-    as_dataset({0x00100020: "7", "0010,0010": ""})                          # tags
+    as_dataset({0x00100020: "7", "0010,0010": "", (0x0010, 0x0040): ""})    # tags
 
 Values need not be valid for their VR, for keys with wildcards and ranges are not. Text that is not
 ASCII brings its Specific Character Set along, where none is given (PS3.3 C.12.1.1.2).
@@ -28,9 +28,12 @@ _NUMBERS: dict[str, Callable[[Any], Any]] = {
 def as_dataset(keys: Any) -> Any:
     """A pydicom Dataset of keys that a caller gave as one, or as a mapping.
 
-    Raises `ValueError` for a keyword that no attribute has, and for a value that cannot be one.
+    Raises `ValueError` for a keyword that no attribute has, and for a value that cannot be one,
+    and `TypeError` for anything else.
     """
     if not isinstance(keys, Mapping):
+        if not hasattr(keys, "to_json_dict"):
+            raise TypeError(f"neither a mapping nor a Dataset: {keys!r}")
         return keys
     dataset = _dataset_of(keys)
     if "SpecificCharacterSet" not in dataset:
@@ -40,10 +43,16 @@ def as_dataset(keys: Any) -> Any:
     return dataset
 
 
-def tag_of(name: int | str) -> int:
-    """The tag of an attribute: of its keyword, or of ``gggg,eeee``. Raises `ValueError`."""
+def tag_of(name: int | str | tuple[int, int]) -> int:
+    """The tag of an attribute: of its keyword, of ``gggg,eeee`` or ``(gggg, eeee)``. Raises
+    `ValueError`."""
     if isinstance(name, int):
         return int(name)
+    if isinstance(name, tuple):
+        group, element = name
+        return int(group) << 16 | int(element)
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is neither a tag nor a keyword")
     from pydicom.datadict import tag_for_keyword
 
     tag = tag_for_keyword(name)
@@ -64,7 +73,7 @@ def _dataset_of(keys: Mapping[Any, Any]) -> Dataset:
     return dataset
 
 
-def _put(dataset: Dataset, name: int | str, value: Any) -> None:
+def _put(dataset: Dataset, name: int | str | tuple[int, int], value: Any) -> None:
     """Set an attribute, or one in the first item of a sequence, which is made on the way."""
     first, dot, rest = name.partition(".") if isinstance(name, str) else (name, "", "")
     tag = tag_of(first)

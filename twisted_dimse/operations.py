@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -94,13 +95,14 @@ class ServiceUser(Invoker):
                 "CommandDataSetType": commands.DATA_SET_FOLLOWS,
                 "AffectedSOPInstanceUID": instance.sop_instance_uid,
             }
-        except (OSError, ValueError, DimseError) as error:
+            if move_originator is not None:
+                title, message_id = move_originator
+                request["MoveOriginatorApplicationEntityTitle"] = title
+                request["MoveOriginatorMessageID"] = message_id
+        except Exception as error:  # a source may be anybody's
             return fail(error)
-        if move_originator is not None:
-            title, message_id = move_originator
-            request["MoveOriginatorApplicationEntityTitle"] = title
-            request["MoveOriginatorMessageID"] = message_id
-        return self._submit(Operation(chosen, request, opener(instance), _response, check=check))
+        result = functools.partial(_response, request)
+        return self._submit(Operation(chosen, request, opener(instance), result, check=check))
 
     def find(
         self,
@@ -188,15 +190,20 @@ class ServiceUser(Invoker):
         self,
         keys: Any,
         *,
-        handler: Handler | None = None,
+        handler: Handler | Callable[[], Handler] | None = None,
         level: str | None = "STUDY",
         model: QueryModel | str | None = None,
         progress: Callable[[RetrieveOutcome], object] | None = None,
         priority: int | str = commands.MEDIUM,
         context: str | int | None = None,
     ) -> Deferred[RetrieveOutcome]:
-        """C-GET (PS3.7 9.1.3). ``handler`` receives the instances, by `store_sink` or `store`, as
-        a server's would; without it the one given to `connect` does. As `move` otherwise."""
+        """C-GET (PS3.7 9.1.3). ``handler``, or what it makes, receives the instances, by
+        `store_sink` or `store`, as a server's would; without it the one given to `connect` does.
+        As `move` otherwise."""
+        try:
+            receiver = handler() if callable(handler) else handler
+        except Exception as error:
+            return fail(error)
         outcome = self._query(
             "get",
             keys,
@@ -207,16 +214,16 @@ class ServiceUser(Invoker):
             result=RetrieveOutcome.of,
             on_pending=_reporting(progress),
         )
-        if handler is not None:
-            self._receivers.append(handler)
-            outcome.addBoth(self._received_by, handler)
+        if receiver is not None:
+            self._receivers.append(receiver)
+            outcome.addBoth(self._received_by, receiver)
         return outcome
 
     def n_get(
         self,
         class_uid: str,
         instance_uid: str,
-        attributes: Iterable[int | str] = (),
+        attributes: Iterable[int | str | tuple[int, int]] = (),
         *,
         context: str | int | None = None,
         check: bool = True,
@@ -225,7 +232,7 @@ class ServiceUser(Invoker):
         request = _requested(commands.N_GET_RQ, class_uid, instance_uid)
         try:
             tags = tuple(tag_of(attribute) for attribute in attributes)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             return fail(error)
         if tags:
             request["AttributeIdentifierList"] = tags
@@ -350,7 +357,7 @@ class ServiceUser(Invoker):
                 "CommandDataSetType": commands.DATA_SET_FOLLOWS,
                 **more,
             }
-        except (DimseError, ValueError) as error:
+        except (DimseError, TypeError, ValueError) as error:
             return fail(error)
         return self._submit(Operation(context, request, data, result, on_pending=on_pending))
 
@@ -396,9 +403,10 @@ class ServiceUser(Invoker):
             request["CommandDataSetType"] = (
                 commands.NO_DATA_SET if data is None else commands.DATA_SET_FOLLOWS
             )
-        except (DimseError, ValueError) as error:
+        except (DimseError, TypeError, ValueError) as error:
             return fail(error)
-        return self._submit(Operation(context, request, data, _response, check=check))
+        result = functools.partial(_response, request)
+        return self._submit(Operation(context, request, data, result, check=check))
 
     def _choose(self, abstract_syntax: str, choice: str | int | None) -> AcceptedContext:
         if choice is not None:
@@ -409,8 +417,8 @@ class ServiceUser(Invoker):
         return contexts[0]
 
 
-def _response(command: CommandSet, dataset: Any) -> Response:
-    return Response(command["Status"], command, dataset)
+def _response(request: dict[str, Any], command: CommandSet, dataset: Any) -> Response:
+    return Response(command["Status"], command, dataset, request)
 
 
 def _encoded(dataset: Any, context: AcceptedContext) -> Callable[[], bytes]:

@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
+from twisted.logger import Logger
+
 from twisted_dimse.dimse.message import fragment_size, fragments
 from twisted_dimse.upperlayer.framing import p_data_header
 
@@ -29,9 +31,20 @@ _MAX_FRAGMENTS = 250
 
 Buffer = bytes | memoryview
 
+_log = Logger()
+
 
 class SourceFailed(Exception):
     """A data set could not be read to its end: its message cannot be completed."""
+
+
+def let_go(data: bytes | BinaryIO | None) -> None:
+    """Close a data set that is a file; what goes wrong with that can harm nobody any more."""
+    if data is not None and not isinstance(data, bytes):
+        try:
+            data.close()
+        except Exception:
+            _log.failure("a data set could not be closed")
 
 
 class OutgoingMessage:
@@ -58,8 +71,7 @@ class OutgoingMessage:
     def close(self) -> None:
         """Let go of the data set, sent or not."""
         data, self.data = self.data, None
-        if data is not None and not isinstance(data, bytes):
-            data.close()
+        let_go(data)
 
 
 class Outgoing:
@@ -257,9 +269,12 @@ class _FileReader:
 
     def _take(self, size: int) -> bytes:
         try:
-            return self._file.read(size) or b""
+            data = self._file.read(size)
         except Exception as error:
             raise SourceFailed(f"data set cannot be read: {error}") from error
+        if data and not isinstance(data, (bytes, bytearray, memoryview)):
+            raise SourceFailed(f"data set cannot be read: {type(data).__name__} and no octets")
+        return bytes(data or b"")
 
 
 def _size_of(file: BinaryIO) -> int | None:
@@ -272,6 +287,6 @@ def _size_of(file: BinaryIO) -> int | None:
             return os.fstat(file.fileno()).st_size - here
         end = file.seek(0, 2)
         file.seek(here)
-    except (OSError, ValueError, AttributeError):
+    except Exception:
         return None
     return end - here

@@ -68,9 +68,16 @@ class Timeouts:
     idle: float | None = 600.0
     artim: float | None = 30.0
 
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            seconds = getattr(self, name)
+            if seconds is not None and not seconds >= 0:
+                raise ValueError(f"timeouts: {name}={seconds} is no number of seconds")
+
     @classmethod
     def of(cls, value: Timeouts | float | None) -> Timeouts:
-        """`Timeouts` of what a caller may write: one number for all but `idle` and `artim`."""
+        """`Timeouts` of what a caller may write: one number for all but `idle` and `artim`.
+        Raises `ValueError` for one below 0."""
         if value is None:
             return cls()
         if isinstance(value, Timeouts):

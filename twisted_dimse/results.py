@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +16,29 @@ if TYPE_CHECKING:
 class Response:
     """The one response of a C-ECHO, a C-STORE or an N- operation (PS3.7 9.1, 10.1).
 
-    `dataset` is the attribute list, event or action reply that came with it, or None.
+    `dataset` is the attribute list, event or action reply that came with it, or None; `request`
+    the command set that was answered.
     """
 
     status: int
     command: CommandSet = field(repr=False)
     dataset: Dataset | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def sop_instance_uid(self) -> str:
-        """The Affected SOP Instance UID: of an N-CREATE, the one the peer assigned."""
-        return str(self.command.get("AffectedSOPInstanceUID") or "")
+        """The Affected SOP Instance UID: of an N-CREATE, the one the peer assigned. Responses may
+        leave it out; then it is that of the request."""
+        return str(
+            self.command.get("AffectedSOPInstanceUID")
+            or self.request.get("AffectedSOPInstanceUID")
+            or self.request.get("RequestedSOPInstanceUID")
+            or ""
+        )
 
     @property
     def comment(self) -> str:
+        """The Error Comment; empty where there is none."""
         return str(self.command.get("ErrorComment") or "")
 
 

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -291,15 +291,19 @@ def listen(
 ) -> Deferred[Any]:
     """Listen on a server endpoint string or `IStreamServerEndpoint`.
 
-    ``options`` are those of `AssociationFactory`. Fires with the `IListeningPort`.
+    ``options`` are those of `AssociationFactory`. Fires with the `IListeningPort`; fails with
+    `CannotListenError`, and with `ValueError` or `TypeError` for arguments that cannot be.
     """
     from twisted.internet.endpoints import serverFromString
 
     reactor = options.get("reactor")
     if reactor is None:
         from twisted.internet import reactor
-    factory = AssociationFactory(handler, **options)
-    if isinstance(endpoint, str):
-        endpoint = serverFromString(reactor, endpoint)
-    result: Deferred[Any] = endpoint.listen(factory)
+    try:
+        factory = AssociationFactory(handler, **options)
+        if isinstance(endpoint, str):
+            endpoint = serverFromString(reactor, endpoint)
+        result: Deferred[Any] = endpoint.listen(factory)
+    except Exception as error:
+        return fail(error)
     return result

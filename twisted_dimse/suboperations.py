@@ -243,6 +243,8 @@ class Retrieval:
             self._blame(error.strerror or str(error), str(error))
         except (DimseError, ValueError) as error:
             self._blame(str(error))
+        except Exception as error:  # a source may be anybody's
+            self._blame(f"{type(error).__name__}: {error}")
         self._under_way -= 1
         self.counts.add(status, uid)
         self._count_remaining()
@@ -408,6 +410,10 @@ def _weight(source: Any) -> int:
 def _source_of(item: Any) -> Any:
     """A source, or why there is none: that sub-operation fails then, and the others go on."""
     try:
-        return as_source(item)
-    except (OSError, ValueError, TypeError) as error:
-        return error if isinstance(error, (OSError, ValueError)) else ValueError(str(error))
+        source = as_source(item)
+        _known = source.sop_class_uid, source.sop_instance_uid, source.transfer_syntax
+    except (OSError, ValueError) as error:
+        return error
+    except Exception as error:
+        return ValueError(str(error) if isinstance(error, TypeError) else repr(error))
+    return source
