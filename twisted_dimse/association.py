@@ -126,6 +126,7 @@ class Association(ServiceUser):
 
     @property
     def requestor(self) -> bool:
+        """Whether we asked for the association."""
         return self._request is not None
 
     @property
@@ -172,12 +173,14 @@ class Association(ServiceUser):
 
     @property
     def user_identity(self) -> pdu.UserIdentity | None:
+        """What the requestor said of its user (PS3.7 D.3.3.7); None where it said nothing."""
         if self.agreement is not None:
             return self.agreement.user_identity
         return self._asked.user_identity if self._asked is not None else None
 
     @property
     def user_identity_response(self) -> bytes | None:
+        """What the acceptor answered to that; None where it answered nothing."""
         return self.agreement.user_identity_response if self.agreement else None
 
     @property
@@ -285,6 +288,7 @@ class Association(ServiceUser):
     # --- what the protocol tells (`protocol.User`)
 
     def transport_opened(self) -> None:
+        """The transport is there: the request goes out."""
         self._begun = self.seconds()
         if self._request is not None:
             self.protocol.request_sent()
@@ -293,6 +297,7 @@ class Association(ServiceUser):
             telemetry.emit(event)
 
     def associate_requested(self, request: pdu.AssociateRQ) -> None:
+        """A-ASSOCIATE indication (PS3.8 7.1)."""
         self.calling_ae_title = request.calling_ae_title
         self.called_ae_title = request.called_ae_title
         self._asked = AssociationRequest(self, request)
@@ -300,6 +305,7 @@ class Association(ServiceUser):
             self._decision.decide(self, self._asked)
 
     def associate_answered(self, answer: pdu.AssociateAC | pdu.AssociateRJ) -> None:
+        """A-ASSOCIATE confirmation (PS3.8 7.1)."""
         if isinstance(answer, pdu.AssociateRJ):
             self._end(AssociationRejected(answer.result, answer.source, answer.reason))
             return
@@ -358,11 +364,13 @@ class Association(ServiceUser):
         return incoming.finish()
 
     def release_requested(self) -> None:
+        """A-RELEASE indication (PS3.8 7.2)."""
         self._released = True
         self.protocol.sender.pump()
         self.protocol.sender.drained().addCallback(lambda _: self._answer_release())
 
     def release_confirmed(self) -> None:
+        """A-RELEASE confirmation (PS3.8 7.2)."""
         self._released = True
         # After a collision the requestor still owes its answer (PS3.8 9.2, Sta9 and Sta12).
         self._answer_release()
@@ -376,12 +384,14 @@ class Association(ServiceUser):
             self._decision.ended(self)
 
     def association_ended(self, indication: AbortIndication) -> None:
+        """A-ABORT or A-P-ABORT indication (PS3.8 7.3, 7.4)."""
         if self._released and indication.lost:
             return
         unanswered = self.requestor and self.agreement is None
         self._end(ending.error_of(indication, awaits_answer=unanswered))
 
     def timed_out(self, what: str) -> None:
+        """The protocol waits no longer."""
         self._end(AssociationTimeout(what))
 
     def transport_failed(self, why: str) -> None:
@@ -390,6 +400,7 @@ class Association(ServiceUser):
             self._end(ConnectionLost(why) if self.agreement else ConnectionFailed(why))
 
     def transport_closed(self) -> None:
+        """The transport is gone, whoever closed it."""
         if self._reason is None and not self._released:
             self._reason = ConnectionLost("the connection closed without a release")
         self._end(self._reason)
@@ -406,14 +417,17 @@ class Association(ServiceUser):
 
     @property
     def awaits_response(self) -> bool:
+        """Whether an operation that we invoked is not answered."""
         return bool(self._invocations.outstanding)
 
     @property
     def performs(self) -> bool:
+        """Whether an operation that the peer invoked is not answered."""
         return len(self._performer) > 0
 
     @property
     def between_messages(self) -> bool:
+        """Whether no message of the peer is half received."""
         return self._assembler.between_messages
 
     # --- for the performing half

@@ -74,10 +74,17 @@ def connect(
 
     ``peer`` is ``AET@host:port``, ``AET@[v6]:port``, ``AET@`` with a client endpoint string, or a
     `Peer`. ``contexts`` are abstract syntax UIDs (proposed with Explicit and Implicit VR Little
-    Endian), pairs with transfer syntaxes, or `PresentationContext`s. ``handler`` performs what the
-    peer asks of us. ``window`` is the number of operations to have outstanding at once; none is
-    proposed unless it is given. ``timeouts`` is a number of seconds or `Timeouts`; its `connect`
-    bounds name look-up, TCP, TLS and negotiation together.
+    Endian), pairs with transfer syntaxes, or `PresentationContext`s. ``calling_ae_title`` is ours.
+    ``handler``, a `Handler` or what makes one, performs what the peer asks of us. ``window`` is the
+    number of operations to have outstanding at once, for both sides or as a pair (ours, the
+    peer's); 0 is no limit, and none is proposed unless it is given (PS3.7 D.3.3.3). ``roles``
+    proposes "scu", "scp" or "both" for an abstract syntax (D.3.3.4), ``extended`` the octets of
+    SOP class extended negotiation (D.3.3.5), ``common_extended`` a pair (service class, [related
+    SOP classes]) (D.3.3.6). ``user_identity`` says who we are (D.3.3.7). ``max_pdu_length`` is the
+    largest PDU that we receive, in octets; 0 is no limit. ``timeouts`` is a number of seconds or
+    `Timeouts`; its `connect` bounds name look-up, TCP, TLS and negotiation together.
+    ``implementation`` is a pair (class UID, version name) (D.3.3.2). ``reactor`` is the global one
+    if not given.
 
     Fires with the `Association`. Fails with `ConnectionFailed`, `AssociationRejected`,
     `AssociationAborted`, `AssociationTimeout`, `ConnectionLost` or `ContextNotAccepted`, and with

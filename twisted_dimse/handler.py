@@ -82,6 +82,7 @@ class Request:
 
     @property
     def message_id(self) -> int:
+        """The Message ID, by which a C-CANCEL names the operation."""
         return int(self.command["MessageID"])
 
     @property
@@ -129,10 +130,12 @@ class Request:
 
     @property
     def action_type(self) -> int | None:
+        """The Action Type ID of an N-ACTION; None for any other."""
         return self.command.get("ActionTypeID")
 
     @property
     def event_type(self) -> int | None:
+        """The Event Type ID of an N-EVENT-REPORT; None for any other."""
         return self.command.get("EventTypeID")
 
     @property
@@ -182,22 +185,27 @@ class AssociationRequest:
 
     @property
     def calling_ae_title(self) -> str:
+        """The AE title of who asks."""
         return self.pdu.calling_ae_title
 
     @property
     def called_ae_title(self) -> str:
+        """The AE title that is asked for."""
         return self.pdu.called_ae_title
 
     @property
     def address(self) -> str:
+        """The network address of who asks."""
         return self.association.address
 
     @property
     def peer_certificate(self) -> Any:
+        """The TLS certificate of who asks, a `cryptography.x509.Certificate`, or None."""
         return self.association.peer_certificate
 
     @property
     def proposed(self) -> tuple[PresentationContext, ...]:
+        """The presentation contexts that are proposed, in order."""
         return tuple(
             PresentationContext(context.abstract_syntax, context.transfer_syntaxes)
             for context in self.pdu.contexts
@@ -205,6 +213,7 @@ class AssociationRequest:
 
     @property
     def user_identity(self) -> UserIdentity | None:
+        """The user who asks (PS3.7 D.3.3.7), or None."""
         from twisted_dimse.upperlayer.pdu import UserIdentity
 
         return self.pdu.item(UserIdentity)
@@ -233,7 +242,8 @@ class Handler:
     storage_of_any_kind: ClassVar[bool] = False
 
     def associate(self, request: AssociationRequest) -> Any:
-        """Return to admit; raise `AssociationRejected` to reject; a Deferred to answer later."""
+        """Return to admit; raise `AssociationRejected` to reject; a Deferred to answer later
+        (PS3.8 7.1)."""
 
     def echo(self, request: Request) -> Any:
         """C-ECHO (PS3.7 9.1.5)."""

@@ -41,7 +41,14 @@ _MULTIPLE_RESPONSES = (commands.C_FIND_RQ, commands.C_MOVE_RQ, commands.C_GET_RQ
 
 
 class ServiceUser(Invoker):
-    """Invokes operations on one association, in the contexts that fit them."""
+    """Invokes operations on one association, in the contexts that fit them.
+
+    Everywhere ``context``, the abstract syntax or the ID of an accepted context, is for a command
+    that names another class than was negotiated (Meta SOP Classes, UPS), and ``check=False`` gives a
+    failure status as a result, too. Every Deferred fails with `StatusError` for a failure status,
+    `ContextNotAccepted` where no context fits, `ValueError` or `TypeError` for arguments that
+    cannot be, and with the error that ends the association, if that comes first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +90,8 @@ class ServiceUser(Invoker):
         The data set goes out as the source has it, in a context accepted for its SOP class and
         transfer syntax; an uncompressed Dataset is encoded to what was accepted. Fires with the
         `Response`; a failure status is a `StatusError` unless ``check`` is false, and
-        `ContextNotAccepted` tells that no context fits. ``priority`` is "low", "medium" or "high".
+        `ContextNotAccepted` tells that no context fits. ``priority`` is "low", "medium" or "high";
+        ``move_originator`` the AE title and the message ID of the C-MOVE that this belongs to.
         """
         try:
             instance = as_source(source)
@@ -117,7 +125,8 @@ class ServiceUser(Invoker):
 
         ``keys`` is a dict by keyword or a Dataset. ``level`` fills (0008,0052) where the keys of a
         query/retrieve model lack it. ``model`` is a constant such as `STUDY_ROOT` or a SOP class
-        UID; the default is the one that was accepted. Cancelling sends C-CANCEL.
+        UID; the default is the one that was accepted. ``priority`` as for `store`. Cancelling
+        sends C-CANCEL and fails with `CancelledError` at once.
         """
         matches: list[Any] = []
         return self._query(
@@ -273,7 +282,7 @@ class ServiceUser(Invoker):
         context: str | int | None = None,
         check: bool = True,
     ) -> Deferred[Response]:
-        """N-DELETE (PS3.7 10.1.6)."""
+        """N-DELETE (PS3.7 10.1.6) of ``instance_uid``."""
         request = _requested(commands.N_DELETE_RQ, class_uid, instance_uid)
         return self._invoke(class_uid, context, request, None, check=check)
 
@@ -287,7 +296,7 @@ class ServiceUser(Invoker):
         context: str | int | None = None,
         check: bool = True,
     ) -> Deferred[Response]:
-        """N-ACTION (PS3.7 10.1.4) with the action information ``dataset``."""
+        """N-ACTION (PS3.7 10.1.4) of ``action_type`` with the action information ``dataset``."""
         request = _requested(commands.N_ACTION_RQ, class_uid, instance_uid)
         request["ActionTypeID"] = action_type
         return self._invoke(class_uid, context, request, dataset, check=check)
@@ -302,8 +311,8 @@ class ServiceUser(Invoker):
         context: str | int | None = None,
         check: bool = True,
     ) -> Deferred[Response]:
-        """N-EVENT-REPORT (PS3.7 10.1.1) with the event information ``dataset``. Here we are the
-        SCP: a context in which we have that role is taken before others."""
+        """N-EVENT-REPORT (PS3.7 10.1.1) of ``event_type`` with the event information ``dataset``.
+        Here we are the SCP: a context in which we have that role is taken before others."""
         request = _affected(commands.N_EVENT_REPORT_RQ, class_uid, instance_uid)
         request["EventTypeID"] = event_type
         if context is None:

@@ -80,10 +80,15 @@ class AssociationFactory(Factory):
 
     ``handler`` is an instance, which serves all associations, or a class or other callable, which
     is called for each. ``require_called`` rejects requests for another title than ``ae_title``,
-    ``allow_calling`` those of other callers. ``peers`` maps AE titles to `Peer`s for
-    `Handler.resolve`. ``authenticate`` is called with the user identity (or None) and the
-    `AssociationRequest`; it gives True, the octets to answer, or False to reject, now or by
-    Deferred. ``prefer`` orders transfer syntaxes and wins over the handler's own.
+    ``allow_calling`` those of other callers (PS3.8 9.3.4), and ``max_associations`` those that are
+    one too many. ``peers`` maps AE titles to `Peer`s, for C-MOVE destinations that
+    `Handler.resolve` does not know. ``max_pdu_length`` is the largest PDU that we receive, in
+    octets, and ``window`` how many operations we perform at once on an association whose requestor
+    asks for that; 0 is no limit. ``timeouts`` is a number of seconds or `Timeouts`.
+    ``authenticate`` is called with the user identity (or None) and the `AssociationRequest`; it
+    gives True, the octets to answer, or False to reject, now or by Deferred. ``prefer`` orders
+    transfer syntaxes and wins over the handler's own. Raises `ValueError` for ``timeouts`` that are
+    none. ``reactor`` is the global one if not given.
     """
 
     noisy = False
@@ -131,6 +136,7 @@ class AssociationFactory(Factory):
             self._policy(self.handler)
 
     def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol:
+        """The protocol of a connection that came in."""
         handler = self.handler if isinstance(self.handler, Handler) else _made(self.handler)
         association = Association(
             Provider(requestor=False, max_pdu_length=self.max_pdu_length),
@@ -289,7 +295,8 @@ class AssociationFactory(Factory):
 def listen(
     endpoint: Any, handler: Handler | Callable[[], Handler], **options: Any
 ) -> Deferred[Any]:
-    """Listen on a server endpoint string or `IStreamServerEndpoint`.
+    """Listen on ``endpoint``, a server endpoint string or an `IStreamServerEndpoint`, and have
+    ``handler`` serve what comes.
 
     ``options`` are those of `AssociationFactory`. Fires with the `IListeningPort`; fails with
     `CannotListenError`, and with `ValueError` or `TypeError` for arguments that cannot be.

@@ -56,6 +56,8 @@ class AssociationConnecting:
 
 @dataclass(frozen=True, slots=True)
 class TLSNegotiated:
+    """The TLS handshake is over: `version` and `cipher` as OpenSSL calls them."""
+
     association: int
     version: str
     cipher: str
@@ -118,6 +120,8 @@ class PDUReceived:
 
 @dataclass(frozen=True, slots=True)
 class PDUSent:
+    """As `PDUReceived`, of what we send."""
+
     association: int
     kind: int
     octets: int
@@ -135,6 +139,8 @@ class CommandReceived:
 
 @dataclass(frozen=True, slots=True)
 class CommandSent:
+    """A whole command set, as it goes out."""
+
     association: int
     context_id: int
     command: object

@@ -214,6 +214,11 @@ def test_a_pair_may_name_one_transfer_syntax() -> None:
     assert as_context((CT, JPEG)) == PresentationContext(CT, (JPEG,))
 
 
+@pytest.mark.parametrize("syntaxes", [JPEG, [JPEG], (JPEG,), iter([JPEG])])
+def test_a_context_takes_transfer_syntaxes_as_a_pair_does(syntaxes: Any) -> None:
+    assert PresentationContext(CT, syntaxes) == PresentationContext(CT, (JPEG,))
+
+
 # --- roles (PS3.7 D.3.3.4)
 
 

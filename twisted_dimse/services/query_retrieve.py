@@ -51,10 +51,11 @@ async def query(
     limit: int | None = None,
     **options: Any,
 ) -> list[Dataset]:
-    """C-FIND over an association of its own (PS3.4 C.4.1). Fires with the matches.
+    """C-FIND over an association of its own with ``peer`` (PS3.4 C.4.1). Fires with the matches.
 
-    ``keys`` is a Dataset or a mapping, as in `keys.as_dataset`. Without a ``model`` study root is
-    asked, or patient root where the peer has only that, or the level is PATIENT. ``negotiate``
+    ``keys`` is a Dataset or a mapping, as in `keys.as_dataset`; ``level`` fills (0008,0052) where
+    they lack it. Without a ``model`` study root is asked, or patient root where the peer has only
+    that, or the level is PATIENT. ``negotiate``
     offers extended negotiation; after ``limit`` matches the query is cancelled. ``options`` are
     those of `connect`. Fails with `StatusError` where the peer answers with one.
     """
@@ -90,12 +91,12 @@ async def retrieve(
     transfer_syntaxes: Iterable[str] | None = None,
     **options: Any,
 ) -> RetrieveOutcome:
-    """C-GET of whatever the unique ``keys`` mean (PS3.4 C.4.3); ``handler`` receives it, by
-    `store_sink` or `store`.
+    """C-GET from ``peer`` of whatever the unique ``keys`` mean (PS3.4 C.4.3); ``handler`` receives
+    it, by `store_sink` or `store`. ``level`` and ``model`` as for `query`.
 
     SOP classes are asked for, unless ``sop_classes`` has them, and any transfer syntax is taken,
-    unless ``transfer_syntaxes`` limits them; contexts, roles and further
-    associations are planned by them (see `retrieval`). Fires with the outcome over all; fails with
+    unless ``transfer_syntaxes`` limits them; contexts, roles and further associations are
+    planned by them (see `retrieval`). Fires with the outcome over all; fails with
     a `StatusError`, which has it as ``outcome``, where nothing could be fetched that is there.
     ``progress`` is called with the outcome so far. ``options`` are those of `connect`.
     """
@@ -128,8 +129,9 @@ async def move(
     reactor: Any = None,
     **options: Any,
 ) -> RetrieveOutcome:
-    """C-MOVE over an association of its own (PS3.4 C.4.2). Fires with the outcome.
+    """C-MOVE over an association of its own with ``peer`` (PS3.4 C.4.2). Fires with the outcome.
 
+    ``keys``, ``level`` and ``model`` as for `query`; ``progress`` is called with the outcome so far.
     With ``receive``, a server endpoint or its string, ``handler`` receives there what is moved, for
     as long as it takes, under the title ``destination``, which is our calling title if not given.
     The peer must know that title with that address. ``options`` are those of `connect`.

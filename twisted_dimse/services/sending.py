@@ -49,7 +49,8 @@ async def store_files(
     reactor: Any = None,
     **options: Any,
 ) -> list[StoreOutcome]:
-    """Send files and folders to a peer; ``options`` are those of `connect`.
+    """Send ``paths``, files and folders, to ``peer``; ``window`` and ``options`` are those of
+    `connect`.
 
     ``jobs`` associations are open at once. Where one breaks or does not come about, what it had
     not answered goes to a new one, ``retries`` times for each, after a pause; a permanent rejection

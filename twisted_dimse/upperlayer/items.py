@@ -177,30 +177,37 @@ class UserIdentity:
 
     @classmethod
     def username(cls, name: str, *, response: bool = False) -> UserIdentity:
+        """A user ``name`` alone; with ``response`` the acceptor is asked for an answer."""
         return cls(1, name.encode(), response=response)
 
     @classmethod
     def password(cls, name: str, passcode: str, *, response: bool = False) -> UserIdentity:
+        """A user ``name`` with a ``passcode``, which goes out as it is; ``response`` as before."""
         return cls(2, name.encode(), passcode.encode(), response=response)
 
     @classmethod
     def kerberos(cls, ticket: bytes, *, response: bool = False) -> UserIdentity:
+        """A Kerberos service ``ticket``, encoded; a ``response`` is a server ticket."""
         return cls(3, ticket, response=response)
 
     @classmethod
     def saml(cls, assertion: str | bytes, *, response: bool = False) -> UserIdentity:
+        """A SAML ``assertion``, XML in UTF-8; a ``response`` is a SAML response."""
         return cls(4, _octets(assertion), response=response)
 
     @classmethod
     def jwt(cls, token: str | bytes, *, response: bool = False) -> UserIdentity:
+        """A JSON Web ``token``; with ``response`` the acceptor is asked for an answer."""
         return cls(5, _octets(token), response=response)
 
     def encode(self) -> bytes:
+        """The item. Raises `ValueError` for a field of over 65,535 octets."""
         fields = bytes16(self.primary) + bytes16(self.secondary)
         return encode_item(self.kind, bytes((self.type, self.response)) + fields)
 
     @classmethod
     def decode(cls, reader: Reader) -> UserIdentity:
+        """From the body of an item, which ``reader`` has. Raises `ProtocolViolation`."""
         kind = reader.uint8("user identity type")
         response = reader.uint8("positive response requested") == 1
         primary = reader.bytes16("primary field")

@@ -44,6 +44,12 @@ class PresentationContext:
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...] = DEFAULT_TRANSFER_SYNTAXES
 
+    def __post_init__(self) -> None:
+        given = self.transfer_syntaxes
+        if not isinstance(given, tuple):  # a list, or one alone
+            syntaxes = (given,) if isinstance(given, str) else tuple(given)
+            object.__setattr__(self, "transfer_syntaxes", syntaxes)
+
 
 ContextLike = str | PresentationContext | tuple[str, Iterable[str]]
 
