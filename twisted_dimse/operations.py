@@ -44,8 +44,8 @@ class ServiceUser(Invoker):
     """Invokes operations on one association, in the contexts that fit them.
 
     Everywhere ``context``, the abstract syntax or the ID of an accepted context, is for a command
-    that names another class than was negotiated (Meta SOP Classes, UPS), and ``check=False`` gives a
-    failure status as a result, too. Every Deferred fails with `StatusError` for a failure status,
+    that names another class than was negotiated (Meta SOP Classes, UPS), and ``check=False`` gives
+    a failure status as a result, too. Every Deferred fails with `StatusError` for a failure status,
     `ContextNotAccepted` where no context fits, `ValueError` or `TypeError` for arguments that
     cannot be, and with the error that ends the association, if that comes first.
     """

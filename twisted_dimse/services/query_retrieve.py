@@ -131,8 +131,8 @@ async def move(
 ) -> RetrieveOutcome:
     """C-MOVE over an association of its own with ``peer`` (PS3.4 C.4.2). Fires with the outcome.
 
-    ``keys``, ``level`` and ``model`` as for `query`; ``progress`` is called with the outcome so far.
-    With ``receive``, a server endpoint or its string, ``handler`` receives there what is moved, for
+    ``keys``, ``level`` and ``model`` are as for `query`; ``progress`` is called with the outcome so
+    far. With ``receive``, a server endpoint or its string, ``handler`` receives there what is moved, for
     as long as it takes, under the title ``destination``, which is our calling title if not given.
     The peer must know that title with that address. ``options`` are those of `connect`.
     """
