@@ -93,6 +93,25 @@ class Authority:
         pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
         return pair
 
+    def revoke(
+        self,
+        *pairs: Pair,
+        to: str,
+        begins: timedelta = timedelta(-1),
+        ends: timedelta = timedelta(1),
+    ) -> Path:
+        """A revocation list with the certificates of ``pairs``, in the file ``to``."""
+        now = datetime.now(UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(_name(self.name))
+        builder = builder.last_update(now + begins).next_update(now + ends)
+        for pair in pairs:
+            number = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder().serial_number(number)
+            builder = builder.add_revoked_certificate(revoked.revocation_date(now).build())
+        path = self.folder / to
+        path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        return path
+
 
 @dataclass(frozen=True)
 class Papers:

@@ -71,6 +71,8 @@ def test_a_server_takes_every_word_of_the_interface(
         ("dicomtls:0", "key=FILE and cert=FILE are missing"),
         ("dicomtls:0:{pair}:verify=required", "verify=required needs ca=FILE"),
         ("dicomtls:0:{pair}:verify=optional", "verify=optional needs ca=FILE"),
+        ("dicomtls:0:{pair}:crl=x", "crl=FILE is for certificates that are verified"),
+        ("dicomtls:0:{pair}:{ca}:crl=/no/crl", "/no/crl: No such file or directory"),
         ("dicomtls:0:{pair}:{ca}:verify=maybe", "verify=maybe: choose required, optional, none"),
         ("dicomtls:0:{pair}:profile=basic", "profile=basic: there is no such profile; choose bcp"),
         ("dicomtls:0:{pair}:privateKey=x", "privateKey=x: no such word; there are key, cert, ca"),
@@ -130,6 +132,8 @@ def test_a_client_connects_to_its_host_and_port(ca: str) -> None:
         ("dicomtls:localhost:1:profile=aes", "profile=aes: there is no such profile"),
         ("dicomtls:localhost:1:ca=/no/ca", "/no/ca: No such file or directory"),
         ("dicomtls:localhost:1:cert=/no/cert", "/no/cert: No such file or directory"),
+        ("dicomtls:localhost:1:crl=/no/crl", "/no/crl: No such file or directory"),
+        ("dicomtls:localhost:1:crl=x:verify=none", "crl=FILE is for certificates that are verif"),
     ],
 )
 def test_what_is_wrong_with_a_client_s_string_is_said(text: str, said: str) -> None:

@@ -160,6 +160,7 @@ def test_what_fails_is_one_line_and_status_3(
         (["P@h:1", "--insecure"], "--insecure goes with --tls."),
         (["P@h:1", "--ca", "x"], "--ca goes with --tls."),
         (["P@h:1", "--tls", "--ca", "/no/ca"], "--ca /no/ca: No such file or directory."),
+        (["P@h:1", "--tls", "--crl", "/no/c"], "--crl /no/c: No such file or directory."),
         (["P@h:1", "--tls", "--cert", "/no/c"], "--cert /no/c: No such file or directory."),
         (["P@unix:/x", "--tls"], "--tls goes with a peer given by host and port, not with unix:/x"),
         (["P@dicomtls:h:1:a=b"], "a=b: no such word; there are hostname, ca, cert, key,"),

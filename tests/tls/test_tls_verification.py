@@ -50,16 +50,23 @@ def logged() -> Iterator[list[dict[str, Any]]]:
     globalLogPublisher.removeObserver(events.append)
 
 
-def server(pair: Pair, ca: Path | None = None, verify: str = "none") -> ServerConnections:
-    files = Files.of(str(pair.key), str(pair.cert), str(ca or ""))
+def server(
+    pair: Pair, ca: Path | None = None, verify: str = "none", crl: Path | None = None
+) -> ServerConnections:
+    files = Files.of(str(pair.key), str(pair.cert), str(ca or ""), str(crl or ""))
     return ServerConnections(PROFILE, files, verify=verify)
 
 
 def client(
-    host: str, ca: Path | None, pair: Pair | None = None, verify: str = "required"
+    host: str,
+    ca: Path | None,
+    pair: Pair | None = None,
+    verify: str = "required",
+    crl: Path | None = None,
 ) -> ClientConnections:
     own = (str(pair.key), str(pair.cert)) if pair else ("", "")
-    return ClientConnections(PROFILE, Files.of(*own, str(ca or "")), host, verify=verify)
+    files = Files.of(*own, str(ca or ""), str(crl or ""))
+    return ClientConnections(PROFILE, files, host, verify=verify)
 
 
 # --- a client looks at a server
@@ -241,6 +248,80 @@ def test_an_expired_client_is_refused(verify: str, authority: Authority, good: P
     assert "its certificate (CN=old-client) expired on 20" in outcome.server_refusal
 
 
+# --- what was revoked
+
+
+@pytest.mark.parametrize("verify", ["required", "optional"])
+def test_a_client_whose_certificate_is_revoked_is_refused(
+    verify: str, authority: Authority, good: Pair
+) -> None:
+    lost, kept = authority.issue("lost-client"), authority.issue("kept-client")
+    crl = authority.revoke(lost, to="lost.crl")
+    connections = server(good, authority.cert, verify, crl)
+    assert shake_hands(client("localhost", authority.cert, kept), connections).succeeded
+    outcome = shake_hands(client("localhost", authority.cert, lost), connections)
+    assert not outcome.succeeded
+    assert outcome.server_refusal == "its certificate (CN=lost-client) is revoked"
+
+
+def test_a_server_whose_certificate_is_revoked_is_refused(authority: Authority, good: Pair) -> None:
+    lost = authority.issue("lost-server", "localhost")
+    crl = authority.revoke(lost, to="lost-server.crl")
+    trying = client("localhost", authority.cert, crl=crl)
+    assert shake_hands(trying, server(good)).succeeded
+    outcome = shake_hands(trying, server(lost))
+    assert not outcome.succeeded
+    assert outcome.client_refusal == "its certificate (CN=lost-server) is revoked"
+
+
+def test_one_file_may_hold_the_lists_of_several_authorities(
+    tmp_path: Path, authority: Authority, stranger: Authority, good: Pair
+) -> None:
+    lost = stranger.issue("lost-stranger")
+    lists = [authority.revoke(to="1.crl"), stranger.revoke(lost, to="2.crl")]
+    both, trusted = tmp_path / "both.crl", tmp_path / "trusted.pem"
+    both.write_bytes(b"".join(one.read_bytes() for one in lists))
+    trusted.write_bytes(authority.cert.read_bytes() + stranger.cert.read_bytes())
+    connections = server(good, trusted, "required", both)
+    ours = authority.issue("ours")
+    assert shake_hands(client("localhost", authority.cert, ours), connections).succeeded
+    assert not shake_hands(client("localhost", authority.cert, lost), connections).succeeded
+
+
+@pytest.mark.parametrize(
+    ("whose", "age", "said"),
+    [
+        ("stranger", timedelta(), "of which there is no revocation list. The authority has to"),
+        ("authority", timedelta(-5), "the revocation list of CN=Test CA is not valid today"),
+    ],
+)
+def test_without_a_list_of_its_authority_that_is_of_today_nobody_gets_in(
+    request: pytest.FixtureRequest,
+    authority: Authority,
+    good: Pair,
+    whose: str,
+    age: timedelta,
+    said: str,
+) -> None:
+    issuer: Authority = request.getfixturevalue(whose)
+    crl = issuer.revoke(to="old.crl", begins=timedelta(-1) + age, ends=timedelta(1) + age)
+    someone = authority.issue("someone")
+    connections = server(good, authority.cert, "required", crl)
+    outcome = shake_hands(client("localhost", authority.cert, someone), connections)
+    assert not outcome.succeeded
+    assert said in outcome.server_refusal
+
+
+def test_a_new_list_is_taken_up(authority: Authority, good: Pair) -> None:
+    lost = authority.issue("lost-later")
+    crl = authority.revoke(to="later.crl")
+    connections = server(good, authority.cert, "required", crl)
+    trying = client("localhost", authority.cert, lost)
+    assert shake_hands(trying, connections).succeeded
+    authority.revoke(lost, to="later.crl")
+    assert not shake_hands(trying, connections).succeeded
+
+
 # --- files
 
 
@@ -285,6 +366,16 @@ def test_each_file_that_cannot_be_used_is_named(
     ):
         with pytest.raises(ValueError) as raised:
             server(pair, ca, "required" if ca else "none")
+        assert str(raised.value) == said
+    damaged = tmp_path / "damaged.crl"
+    damaged.write_text("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+    for crl, said in (
+        (missing, f"{missing}: No such file or directory"),
+        (good.cert, f"{good.cert}: no revocation list in it (PEM)"),
+        (damaged, f"{damaged}: a broken revocation list"),
+    ):
+        with pytest.raises(ValueError) as raised:
+            server(good, authority.cert, "required", crl)
         assert str(raised.value) == said
 
 

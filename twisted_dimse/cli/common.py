@@ -103,6 +103,7 @@ class TLS:
     ca: str | None
     cert: str | None
     key: str | None
+    crl: str | None
     insecure: bool
 
     def applied_to(self, peer: Peer) -> Peer:
@@ -122,7 +123,7 @@ class TLS:
         return Peer(peer.ae_title, self._endpoint(*where, given))
 
     def _options(self) -> dict[str, str]:
-        words = {"ca": self.ca, "cert": self.cert, "key": self.key}
+        words = {"ca": self.ca, "cert": self.cert, "key": self.key, "crl": self.crl}
         given = {name: path for name, path in words.items() if path is not None}
         return {**given, "insecure": ""} if self.insecure else given
 
@@ -188,6 +189,7 @@ _OPTIONS = [
     click.option("--ca", metavar="FILE", type=click.Path(), help="With --tls: take the peer's certificate if these authorities vouch for it.  [default: those of this machine]"),  # noqa: E501
     click.option("--cert", metavar="FILE", type=click.Path(), help="With --tls: our certificate, for peers that ask for one."),  # noqa: E501
     click.option("--key", "key_file", metavar="FILE", type=click.Path(), help="With --tls: its key.  [default: in the same file]"),  # noqa: E501
+    click.option("--crl", metavar="FILE", type=click.Path(), help="With --tls: refuse a certificate that these lists say is revoked."),  # noqa: E501
     click.option("--insecure", is_flag=True, help="With --tls: whoever answers is taken for the peer."),  # noqa: E501
     click.option("--user", metavar="NAME", help="Identify as this user."),
     click.option("--password-file", metavar="FILE", type=click.Path(), help="The user's passcode stands in this file.  [default: in $DIMSE_PASSWORD]"),  # noqa: E501
@@ -216,7 +218,7 @@ _NAMES = (
 
 #: What the configuration's ``[defaults]`` may set for all commands.
 DEFAULTS = (
-    *("calling", "called", "tls", "ca", "cert", "key", "insecure", "user", "password_file"),
+    *("calling", "called", "tls", "ca", "cert", "key", "crl", "insecure", "user", "password_file"),
     *("timeout", "max_pdu", "json", "verbose", "quiet", "debug", "trace"),
 )
 
@@ -230,7 +232,9 @@ def take_common(words: Sequence[str], options: dict[str, Any]) -> tuple[Common, 
         raise click.UsageError(f"--max-pdu {options['max_pdu']}: leaves no room for data.")
     if options["max_pdu"] > 0xFFFFFFFF:
         raise click.UsageError(f"--max-pdu {options['max_pdu']}: has no room in a request.")
-    secure = TLS(*(options.pop(name) for name in ("tls", "ca", "cert", "key_file", "insecure")))
+    secure = TLS(
+        *(options.pop(name) for name in ("tls", "ca", "cert", "key_file", "crl", "insecure"))
+    )
     peer, rest = find_peer(words, called, config)
     if _is_typed("called") and not _is_host_and_port(words, rest):
         raise click.UsageError(f"--called {called}: goes with HOST PORT; {peer} has its title.")

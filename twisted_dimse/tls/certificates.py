@@ -10,6 +10,7 @@ All are PEM. A key that needs a passphrase is refused; nobody is asked for it.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,24 +24,27 @@ from twisted_dimse.tls import words
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
+_REVOCATION_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Files:
     """Paths, empty where there is none: our key, our certificate with those between it and its
-    authority behind it, and the authorities whose certificates we take."""
+    authority behind it, the authorities whose certificates we take, and what those revoked."""
 
     key: str = ""
     cert: str = ""
     ca: str = ""
+    crl: str = ""
 
     @classmethod
-    def of(cls, key: str = "", cert: str = "", ca: str = "") -> Files:
+    def of(cls, key: str = "", cert: str = "", ca: str = "", crl: str = "") -> Files:
         """A key and its certificate may stand in one file."""
-        return cls(key or cert, cert or key, ca)
+        return cls(key or cert, cert or key, ca, crl)
 
     def signature(self) -> Signature:
         """What changes when a file does: some 5 microseconds."""
-        return tuple(_signature(path) for path in (self.key, self.cert, self.ca))
+        return tuple(_signature(path) for path in (self.key, self.cert, self.ca, self.crl))
 
     def load_into(
         self, context: SSL.Context, *, verify: bool, server: bool
@@ -69,10 +73,14 @@ class Files:
         return own
 
     def _load_authorities(self, context: SSL.Context, server: bool) -> None:
+        store: Any = context.get_cert_store()
+        if self.crl:
+            store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+            for revoked in revocation_lists(self.crl):
+                store.add_crl(revoked)
         if not self.ca:
             context.set_default_verify_paths()
             return
-        store: Any = context.get_cert_store()
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         for certificate in certificates(self.ca):
             store.add_cert(crypto.X509.from_cryptography(certificate))
@@ -89,6 +97,18 @@ def certificates(path: str) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(octets)
     except Exception:
         raise ValueError(f"{path}: no certificate in it, or a broken one") from None
+
+
+def revocation_lists(path: str) -> list[x509.CertificateRevocationList]:
+    """The revocation lists in a PEM file, of one authority each. Raises `ValueError` where it has
+    none, or broken ones."""
+    found = _REVOCATION_LIST.findall(_read(path))
+    if not found:
+        raise ValueError(f"{path}: no revocation list in it (PEM)")
+    try:
+        return [x509.load_pem_x509_crl(one) for one in found]
+    except Exception:
+        raise ValueError(f"{path}: a broken revocation list") from None
 
 
 def expired(certificate: x509.Certificate) -> str:

@@ -77,7 +77,7 @@ class TLSClientEndpoint:
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class ServerParser:
-    """``dicomtls:PORT:key=FILE:cert=FILE[:ca=FILE][:verify=required|optional|none]
+    """``dicomtls:PORT:key=FILE:cert=FILE[:ca=FILE][:crl=FILE][:verify=required|optional|none]
     [:profile=NAME][:interface=ADDR]``; with ``ca``, ``verify`` is ``required``."""
 
     prefix = "dicomtls"
@@ -87,19 +87,19 @@ class ServerParser:
     ) -> TLSServerEndpoint:
         """Raises `ValueError` that names the word that is wrong."""
         (port,) = _arguments(arguments, "PORT", str(DEFAULT_PORT))
-        taken = _options(options, "key", "cert", "ca", "verify", "profile", "interface")
+        taken = _options(options, "key", "cert", "ca", "verify", "profile", "interface", "crl")
         verify = _verify(taken, "required" if taken["ca"] else "none")
         if not (taken["key"] or taken["cert"]):
             raise ValueError("key=FILE and cert=FILE are missing")
         if verify != "none" and not taken["ca"]:
             raise ValueError(f"verify={verify} needs ca=FILE, the authorities to trust")
-        connections = ServerConnections(_profile(taken), _files(taken), verify=verify)
+        connections = ServerConnections(_profile(taken), _files(taken, verify), verify=verify)
         return TLSServerEndpoint(reactor, _port(port, 0), connections, taken["interface"])
 
 
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
 class ClientParser:
-    """``dicomtls:HOST:PORT[:hostname=NAME][:ca=FILE][:cert=FILE:key=FILE][:verify=…]
+    """``dicomtls:HOST:PORT[:hostname=NAME][:ca=FILE][:crl=FILE][:cert=FILE:key=FILE][:verify=…]
     [:profile=NAME]``; without ``ca`` the authorities of this machine are trusted."""
 
     prefix = "dicomtls"
@@ -111,12 +111,13 @@ class ClientParser:
         host, port = _arguments(arguments, "HOST:PORT", "", str(DEFAULT_PORT))
         if not host:
             raise ValueError("HOST is missing")
-        taken = _options(options, "hostname", "ca", "cert", "key", "verify", "profile")
+        taken = _options(options, "hostname", "ca", "cert", "key", "verify", "profile", "crl")
+        verify = _verify(taken, "required")
         connections = ClientConnections(
             _profile(taken),
-            _files(taken),
+            _files(taken, verify),
             taken["hostname"] or host,
-            verify=_verify(taken, "required"),
+            verify=verify,
         )
         return TLSClientEndpoint(reactor, host, _port(port, 1), connections)
 
@@ -145,8 +146,10 @@ def _profile(taken: dict[str, str]) -> Any:
     return profile_named(taken["profile"] or DEFAULT_PROFILE)
 
 
-def _files(taken: dict[str, str]) -> Files:
-    return Files.of(taken["key"], taken["cert"], taken["ca"])
+def _files(taken: dict[str, str], verify: str) -> Files:
+    if taken["crl"] and verify == "none":
+        raise ValueError("crl=FILE is for certificates that are verified; here is verify=none")
+    return Files.of(taken["key"], taken["cert"], taken["ca"], taken["crl"])
 
 
 def _port(text: str, least: int) -> int:

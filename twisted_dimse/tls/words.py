@@ -22,6 +22,7 @@ _MOST_NAMES = 10
 _ASK_FOR_TLS = "Say --tls, or dicomtls:HOST:PORT for the peer"
 _NO_TLS = "it speaks no TLS on this port. Ask without TLS, or for its port for TLS"
 _GIVE_CERTIFICATE = "Give --cert FILE and --key FILE (cert= and key= in an endpoint)"
+_A_NEW_LIST = "The authority has to issue one, and the crl= file to have it"
 _GIVE_AUTHORITY = "Give --ca FILE (ca= in an endpoint)"
 
 
@@ -79,6 +80,10 @@ def refusal(code: int, subject: str, issuer: str, begins: str, ends: str, *, ser
             return f"{its} comes from {issuer}, which we do not trust. {_authority(server)}"
         case 23:
             return f"{its} is revoked"
+        case 3:
+            return f"{its} comes from {issuer}, of which there is no revocation list. {_A_NEW_LIST}"
+        case 11 | 12:
+            return f"the revocation list of {issuer} is not valid today. {_A_NEW_LIST}"
         case 26:
             return f"{its} is not meant for {'clients' if server else 'servers'}"
         case 24 | 25 | 32 | 37 | 79:
