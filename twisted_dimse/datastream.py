@@ -125,7 +125,8 @@ class FileSource:
         there is none, and `OSError`.
         """
         name = os.fspath(path)
-        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        # What is no file, such as a FIFO, is not waited for.
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             head = os.read(descriptor, _HEAD)
             size = os.fstat(descriptor).st_size

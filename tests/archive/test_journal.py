@@ -126,6 +126,22 @@ def test_after_a_failed_sync_another_file_is_begun(
     assert list(Path(folder).iterdir()) == []
 
 
+def test_what_somebody_put_there_is_left_alone(folder: str) -> None:
+    Journal(folder).append(["a"], durably=False)
+    other = Path(folder) / "other"
+    other.mkdir()
+    (Path(folder) / "00000007.log").mkdir()
+    for file in (other / "9.log", Path(folder) / "00000001 (copy).log", Path(folder) / "old.log"):
+        file.write_text("b\n")
+    journal = Journal(folder)
+    journal.gather()
+    assert journal.left_over() == ["a"]
+    assert journal.all_noted() == {"a"}
+    journal.forget_all()
+    assert len(list(Path(folder).iterdir())) == 4
+    assert (other / "9.log").exists()
+
+
 def test_numbers_go_on_after_a_restart(folder: str) -> None:
     for _ in range(3):
         Journal(folder).append(["a"], durably=False)

@@ -93,6 +93,26 @@ def test_what_is_imported_after_a_crash_is_newer_than_what_was_stored_before(
     assert there(top) == {SECOND}
 
 
+def test_what_an_import_that_was_killed_had_taken_in_is_there(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    file_at(tmp_path / "other", SECOND, 5000)
+    with opened(top) as folder, monkeypatch.context() as patch:
+        patch.setattr(Index, "add", dies)
+        with pytest.raises(Killed):
+            list(import_files(folder, [tmp_path / "other"]))
+    with opened(top) as folder:
+        assert problems(verify(folder)) == {}
+        assert in_the_index(folder) == {SECOND}
+    assert os.listdir(top.parent / "journal") == []
+
+
 def test_what_replaced_an_instance_before_a_crash_is_what_a_verification_keeps(top: Path) -> None:
     crashed(top, file_at(top, SECOND, 5000))
     with opened(top) as folder:

@@ -205,6 +205,42 @@ def test_nor_do_files_whose_names_or_uids_no_database_takes(world: World, folder
         assert len(problems) == 4
 
 
+def test_nor_does_what_is_no_file(world: World, folder: Path) -> None:
+    lose_index(folder)
+    series = folder / "instances/1.2.4/1.2.4.4"
+    os.mkfifo(series / "1.2.8.dcm")  # which nobody writes to
+    os.symlink("1.2.7.dcm", series / "1.2.7.dcm")
+    assert found_after_a_start(world, folder) == set(UIDS)
+
+
+def test_nor_do_lines_of_the_journal_that_name_none(world: World, folder: Path) -> None:
+    lines = [b"\0" * 50, b"1.2.4", b"1.2.4/1.2.4.4/1.2.9.4.dcm/1.2.9.dcm", b"\xff", b"1" * 5000]
+    (folder / "journal/00000001.log").write_bytes(b"\n".join([*lines, b"1.2.4/"]))
+    assert found_after_a_start(world, folder) == set(UIDS)
+    assert os.listdir(folder / "journal") == []
+
+
+def test_a_clock_that_is_put_forward_does_not_make_the_reader_wait(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_index(folder)
+    waited: list[float] = []
+    monkeypatch.setattr(reading, "_BATCH", 1)
+    real = Index.renew
+
+    def renew(index: Index, headers: Any) -> Any:
+        world.clock.rightNow += 86400
+        return real(index, headers)
+
+    monkeypatch.setattr(Index, "renew", renew)
+    with archive_in(world, folder) as archive:
+        monkeypatch.setattr(archive._reader._stopping, "wait", waited.append)
+        world.run()
+        assert found(world, asking(world, archive)) == set(UIDS)
+        world.end()
+    assert max(waited) <= 5
+
+
 def test_of_two_files_of_one_instance_that_in_the_index_stays(world: World, folder: Path) -> None:
     """Such as are left where a replaced one could not be removed."""
     other = image("1.2.9.3", 5000, study="1.2.0", series="1.2.0.1")

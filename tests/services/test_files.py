@@ -195,8 +195,9 @@ def test_what_an_earlier_run_left_is_removed_when_asked(world: World, tmp_path: 
     files, _ = filing(world, tmp_path)
     for name in ("1-1.part", "1-2.part"):
         (tmp_path / "incoming" / name).touch()
+    (tmp_path / "incoming" / "lost+found").mkdir()
     assert files.remove_partial() == 2
-    assert incoming(tmp_path) == []
+    assert incoming(tmp_path) == ["lost+found"]
 
 
 def test_a_folder_that_cannot_be_used_is_an_error_at_once(tmp_path: Path) -> None:

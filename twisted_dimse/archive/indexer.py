@@ -32,7 +32,9 @@ _RETRY = 5.0  # seconds until a failed batch is tried again
 
 # A medium that cannot be read, and no file at all. What else fails, such as a permission, may be a
 # matter of the whole folder, and end: then no instance is left out.
-_OF_A_FILE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EISDIR, errno.ENODATA)
+_OF_A_FILE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EISDIR, errno.ENODATA, errno.ELOOP)
+# Replaced or deleted meanwhile, or a line of the journal that never was one.
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _log = Logger()
 
 
@@ -213,7 +215,7 @@ def files_of(
         below = files_below(folder.absolute(path), unlisted)
         yield from filter(is_text, map(folder.relative, below))
         for error in unlisted:
-            if isinstance(error, NotADirectoryError | FileNotFoundError):
+            if error.errno in _NOTHING_THERE:
                 yield from filter(is_text, [path])  # or it is gone
             else:
                 _note_failed(folder.relative(error.filename), error, failed)
@@ -237,10 +239,9 @@ def readable(
     for path in paths:
         try:
             yield replace(InstanceHeader.read(folder.absolute(path)), path=path)
-        except FileNotFoundError:
-            continue  # replaced or deleted meanwhile
         except OSError as error:
-            _note_failed(path, error, failed)
+            if error.errno not in _NOTHING_THERE:
+                _note_failed(path, error, failed)
         except Unindexable as error:
             _log.warn("not indexed: {error}", error=error)
         except Exception as error:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
 from twisted_dimse.services.syncing import sync_folder
 
+_NAME = re.compile(r"[0-9]+\.log")  # others are not ours
 _LARGEST = 1 << 20  # octets of one file before the next is begun
 
 
@@ -147,13 +149,14 @@ class Journal:
 
 
 def _files_in(folder: str) -> list[tuple[int, str]]:
-    names = (name for name in os.listdir(folder) if name.endswith(".log"))
-    return sorted((int(name[:-4]), os.path.join(folder, name)) for name in names)
+    with os.scandir(folder) as entries:
+        files = [entry for entry in entries if _NAME.fullmatch(entry.name) and entry.is_file()]
+    return sorted((int(entry.name[:-4]), entry.path) for entry in files)
 
 
 def _folders_in(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.path for entry in entries if entry.is_dir())
+        return sorted(entry.path for entry in entries if entry.name.isdecimal() and entry.is_dir())
 
 
 def _lines_of(path: str) -> list[str]:

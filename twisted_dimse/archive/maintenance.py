@@ -145,6 +145,7 @@ def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Findin
             _index(folder, batch)
             batch = []
     _index(folder, batch)
+    folder.journal.forget_all()
 
 
 def delete(folder: ArchiveFolder, uid: str) -> Iterator[Finding]:
@@ -215,6 +216,7 @@ def _take_in(folder: ArchiveFolder, path: str) -> InstanceHeader:
             os.fsync(target.fileno())
             inode = inode_of(os.fstat(target.fileno()))
         os.makedirs(os.path.dirname(final), exist_ok=True)
+        folder.journal.append([relative], durably=False)  # should this process be killed
         os.rename(partial, final)
     except BaseException:
         if os.path.exists(partial):

@@ -37,6 +37,7 @@ from twisted_dimse.archive.indexer import (
 
 _BATCH = 200
 _RETRY = 5.0  # seconds until a failed batch is tried again
+_LONGEST_PAUSE = 5.0  # seconds that are left to others after a batch
 
 _log = Logger()
 
@@ -112,7 +113,8 @@ class Reader:
                     reading = self._take(batch)
                     self._failing = False
                     count += len(batch)
-                    if self._stopping.wait(self._reactor.seconds() - began):
+                    took = self._reactor.seconds() - began
+                    if self._stopping.wait(min(took, _LONGEST_PAUSE)):  # whatever the clock does
                         return
                 self._index.reading = None
             except (sa.exc.SQLAlchemyError, OSError) as error:

@@ -111,10 +111,11 @@ class InstanceFiles:
 
     def remove_partial(self) -> int:
         """Delete what an earlier run left under ``incoming``; the number of files."""
-        names = os.listdir(self.incoming)
-        for name in names:
-            os.unlink(os.path.join(self.incoming, name))
-        return len(names)
+        with os.scandir(self.incoming) as entries:
+            paths = [entry.path for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        for path in paths:
+            os.unlink(path)
+        return len(paths)
 
     def partial_path(self) -> str:
         """A new name under ``incoming``."""
