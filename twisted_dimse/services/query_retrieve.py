@@ -131,10 +131,10 @@ async def move(
 ) -> RetrieveOutcome:
     """C-MOVE over an association of its own with ``peer`` (PS3.4 C.4.2). Fires with the outcome.
 
-    ``keys``, ``level`` and ``model`` are as for `query`; ``progress`` is called with the outcome so
-    far. With ``receive``, a server endpoint or its string, ``handler`` receives there what is moved, for
-    as long as it takes, under the title ``destination``, which is our calling title if not given.
-    The peer must know that title with that address. ``options`` are those of `connect`.
+    ``keys``, ``level`` and ``model`` are as for `query`; ``progress`` is called with the outcome
+    so far. With ``receive``, a server endpoint or its string, ``handler`` receives what is moved
+    there, for as long as it takes, under the title ``destination``, which is our calling title if
+    not given. The peer must know that title with that address. ``options`` are those of `connect`.
     """
     reactor = the_reactor(reactor)
     title = destination or options.get("calling_ae_title", DEFAULT_CALLING_AE_TITLE)
