@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ from twisted_dimse import (
 from twisted_dimse.datastream import BytesSource, as_source, encode_dataset
 from twisted_dimse.suboperations import Instances
 
+CT_SMALL = get_testdata_file("CT_small.dcm")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 C_SERVICES = ["store", "find", "move", "get"]
@@ -156,6 +158,31 @@ def test_a_method_gives_a_data_set(
     assert (response.status, response.dataset) == (status, expected)
 
 
+@pytest.mark.parametrize("service", ["echo", "store", "n_delete"])
+def test_a_response_that_has_no_data_set_gets_none(world: World, service: str) -> None:
+    """PS3.7 9.3.1.2, 9.3.5.2, 10.3.6.2."""
+    requestor, _ = world.associate(Serving(**{service: lambda *_: (0x0107, patient())}))
+    assert status_of(world, ask(requestor, service)) == 0x0107
+    (response,) = raw.messages(bytes(world.link.to_requestor.record))
+    assert response.data is None
+
+
+@pytest.mark.parametrize("service", ["echo", "store", "n_delete"])
+def test_a_data_set_alone_says_nothing_where_a_status_is_due(world: World, service: str) -> None:
+    requestor, _ = world.associate(Serving(**{service: lambda *_: patient()}))
+    expected = 0xC000 if service == "store" else 0x0110
+    assert status_of(world, ask(requestor, service)) == expected
+    world.logged(TypeError)
+
+
+def test_a_query_ends_without_a_data_set(world: World) -> None:
+    """PS3.7 9.1.2.1: an Identifier comes with pending statuses only."""
+    requestor, _ = world.associate(Serving(find=lambda _: [patient(), (0xA700, patient())]))
+    assert status_of(world, ask(requestor, "find")) == 0xA700
+    found, end = raw.messages(bytes(world.link.to_requestor.record))
+    assert (found.data is None, end.data is None) == (False, True)
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_an_answer_may_come_later(world: World, service: str) -> None:
     answer: Deferred[int] = Deferred()
@@ -237,6 +264,24 @@ def test_get_and_move_give_instances_in_any_iterable(world: World, service: str,
         result = world.result(requestor.move({}, destination="DEST"))
     assert (result.status, result.completed) == (0, 5)
     assert [one.sop_instance_uid for one in receiver.requests] == [f"1.2.{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("service", ["get", "move"])
+@pytest.mark.parametrize(
+    "one",
+    [CT_SMALL, Path(CT_SMALL), dcmread(CT_SMALL), as_source(CT_SMALL)],
+    ids=["text", "path", "Dataset", "source"],
+)
+def test_a_single_instance_need_not_be_in_a_list(world: World, service: str, one: Any) -> None:
+    receiver = Serving()
+    requestor, _ = world.associate(
+        Serving(**{service: lambda _: one}),
+        {"peers": {"DEST": Peer("DEST", world.serve(receiver))}},
+        handler=receiver,
+    )
+    result = world.result(ask(requestor, service) if service == "move" else requestor.get({}))
+    assert (result.status, result.completed, result.failed) == (0, 1, 0)
+    assert len(receiver.requests) == 1
 
 
 def test_find_may_give_matches_that_are_encoded_already(world: World) -> None:

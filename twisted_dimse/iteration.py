@@ -1,6 +1,6 @@
 """Many values from a handler, whichever way it gives them: one shape for all.
 
-A list, a generator, an async generator, a Deferred of one, a single Dataset or None: `ManyValues`
+A list, a generator, an async generator, a Deferred of one, a single value or None: `ManyValues`
 takes them one at a time, closes what can be closed, and lets the reactor turn in between, as `Pace`
 has it.
 """
@@ -8,6 +8,7 @@ has it.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
@@ -31,6 +32,12 @@ class Pace:
             self._since = self._reactor.seconds()
 
 
+def _is_one(given: Any) -> bool:
+    """Whether it is a Dataset, octets, a path or a source: some of them could be iterated too."""
+    one = isinstance(given, (str, bytes, os.PathLike))
+    return one or hasattr(given, "to_json_dict") or hasattr(given, "open")
+
+
 class ManyValues:
     """The values of ``given``. `count` is their number where that is known."""
 
@@ -43,7 +50,7 @@ class ManyValues:
         self._sync: Iterator[Any] = iter(())
         if given is None:
             self.count = 0
-        elif hasattr(given, "to_json_dict"):  # one Dataset, which could be iterated too
+        elif _is_one(given):
             self._sync, self.count = iter((given,)), 1
         elif hasattr(given, "__aiter__"):
             self._async = given.__aiter__()

@@ -60,6 +60,13 @@ _DATA_SET_SERVICES = (
     commands.C_MOVE_RQ,
     commands.C_GET_RQ,
 )
+# Services whose last response has none, whatever a handler gives with its status.
+_NO_DATA_SET = (
+    commands.C_ECHO_RQ,
+    commands.C_STORE_RQ,
+    commands.C_FIND_RQ,
+    commands.N_DELETE_RQ,
+)
 _STATUS_IS_ALL = (commands.C_STORE_RQ, commands.C_ECHO_RQ)
 _log = Logger()
 
@@ -297,9 +304,12 @@ class Performer:
             return self._failed(request, result)
         if isinstance(result, tuple):
             status, dataset, *more = result
+            if dataset is not None and not hasattr(dataset, "to_json_dict"):
+                raise TypeError(f"a handler gave {dataset!r} where a Dataset is due")
             return _checked_status(status), dataset, more[0] if more else {}
-        if hasattr(result, "to_json_dict"):
-            return 0, result, {}
+        alone = request.command["CommandField"] not in _NO_DATA_SET
+        if alone and hasattr(result, "to_json_dict"):
+            return SUCCESS, result, {}
         return _checked_status(result), None, {}
 
     def _failed(self, request: Request, failure: Failure) -> tuple[int, Any, dict[str, Any]]:
@@ -380,6 +390,8 @@ class Performer:
         message_id = request.command["MessageID"]
         if self._outstanding.get(message_id) is not request:
             return  # the association ended, or the operation was answered
+        if request.command["CommandField"] in _NO_DATA_SET:
+            dataset = None
         del self._outstanding[message_id]
         try:
             if dataset is None and not elements and self._is_plain(request.command):
