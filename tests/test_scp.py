@@ -52,6 +52,7 @@ def rejection(port: int, **titles: str) -> tuple[int, ...]:
         ("listen", ["tcp:11112:interface=127.0.0.1"]),
         ("ae-title", "TWISTED-DIMSE"),
         ("require-called", False),
+        ("promiscuous", False),
         ("allow-calling", []),
         ("peer", {}),
         ("directory", "./dicom-archive"),
@@ -666,6 +667,30 @@ def test_it_listens_at_each_endpoint(tmp_path: Path) -> None:
                 client.expect(raw.ASSOCIATE_AC)
                 client.send_message(1, raw.echo_rq())
                 assert client.message().status == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--store-only",)], ids=["archive", "store-only"])
+@pytest.mark.parametrize("promiscuous", [True, False])
+def test_private_sop_classes_are_stored_where_that_is_asked_for(
+    words: tuple[str, ...], promiscuous: bool
+) -> None:
+    private, unified_step = "1.3.12.2.1107.5.9.1", "1.2.840.10008.5.1.4.34.6.1"
+    explicit = "1.2.840.10008.1.2.1"
+    contexts = [
+        (1, private, [explicit]),
+        (3, unified_step, [explicit]),
+        (5, raw.VERIFICATION, [explicit]),
+    ]
+    options = ["--promiscuous"] if promiscuous else []
+    with serving(*words, *options) as server, Client(server.port) as client:
+        answer = client.associate(contexts)
+        assert set(raw.accepted_contexts(answer)) == ({1, 5} if promiscuous else {5})
+        if promiscuous:
+            uid = new_uid()
+            client.send_message(1, raw.store_rq(uid, 1, private), dataset(uid, sop_class=private))
+            assert client.message().status == 0
+            client.release()
+            assert [path.stem for path in server.stored] == [uid]
 
 
 def test_it_is_reached_by_ipv6() -> None:

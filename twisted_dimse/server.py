@@ -87,8 +87,9 @@ class AssociationFactory(Factory):
     asks for that; 0 is no limit. ``timeouts`` is a number of seconds or `Timeouts`.
     ``authenticate`` is called with the user identity (or None) and the `AssociationRequest`; it
     gives True, the octets to answer, or False to reject, now or by Deferred. ``prefer`` orders
-    transfer syntaxes and wins over the handler's own. Raises `ValueError` for ``timeouts`` that are
-    none. ``reactor`` is the global one if not given.
+    transfer syntaxes and wins over the handler's own. ``promiscuous`` also accepts SOP classes that
+    PS3.6 does not register, such as private ones, as storage. Raises `ValueError` for ``timeouts``
+    that are none. ``reactor`` is the global one if not given.
     """
 
     noisy = False
@@ -107,6 +108,7 @@ class AssociationFactory(Factory):
         timeouts: Timeouts | float | None = None,
         authenticate: Callable[[Any, AssociationRequest], Any] | None = None,
         prefer: Iterable[str] = (),
+        promiscuous: bool = False,
         reactor: Any = None,
     ) -> None:
         if reactor is None:
@@ -122,6 +124,7 @@ class AssociationFactory(Factory):
         self.timeouts = Timeouts.of(timeouts)
         self.authenticate = authenticate
         self.prefer = tuple(prefer)
+        self.promiscuous = promiscuous
         self.associations: set[Association] = set()
         self.slots = Slots(max_associations)
         self._holders: set[Association] = set()  # of a slot each
@@ -286,6 +289,7 @@ class AssociationFactory(Factory):
             dict(handler.roles),
             dict(handler.extended),
             handler.storage_of_any_kind,
+            self.promiscuous,
         )
         if handler is self.handler:
             self._policies[id(handler)] = (handler, policy)

@@ -450,6 +450,22 @@ def test_a_move_with_a_receiver_of_its_own_needs_nothing_else(world: World) -> N
     assert here.factory is None
 
 
+def test_a_receiver_of_its_own_takes_what_was_asked_for_whatever_its_class(world: World) -> None:
+    receiver, here = Keeping(), Place(world, "ME")
+    private = instance(1, SOPClassUID="1.3.12.2.1107.5.9.1")
+    place = archive(world, [private], peers={"ME": here.peer})
+    moved = move(
+        place.peer,
+        {"StudyInstanceUID": "1.2.1"},
+        destination="ME",
+        receive=here,
+        handler=receiver,
+        reactor=world.clock,
+    )
+    assert world.result(moved).completed == 1
+    assert receiver.uids == ["1.2.1.1.1"]
+
+
 def test_the_calling_title_is_the_destination_if_none_is_named(world: World) -> None:
     receiver, here = Keeping(), Place(world, "ME")
     place = archive(world, peers={"ME": here.peer})

@@ -30,6 +30,7 @@ FACTS = facts("negotiation")
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
 IMPLICIT, EXPLICIT, JPEG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
+PRINTER = "1.2.840.10008.5.1.1.16"
 ANYTHING = Policy({CT: (), MR: ()})
 
 
@@ -541,6 +542,18 @@ def test_an_unknown_class_of_the_storage_service_is_taken_where_the_policy_says_
     for result, policy in policies.items():
         requestor, _acceptor, _answer = negotiated(wanted, policy)
         assert requestor.results == {1: result}
+
+
+@pytest.mark.parametrize(
+    ("uid", "result"),
+    [("1.2.840.113619.4.30", 0), ("1.2.840.10008.5.1.4.1.1.99999", 0), (PRINTER, 3)],
+    ids=["private", "newer", "registered and not accepted"],
+)
+def test_a_promiscuous_acceptor_takes_what_is_not_registered(uid: str, result: int) -> None:
+    wanted = proposal(PresentationContext(uid, (JPEG, EXPLICIT)))
+    for policy, expected in ((Policy({CT: ()}, promiscuous=True), result), (Policy({CT: ()}), 3)):
+        _requestor, _acceptor, answer = negotiated(wanted, policy)
+        assert [one.result for one in answer.contexts] == [expected]
 
 
 @pytest.mark.parametrize(

@@ -44,13 +44,22 @@ from twisted_dimse.peer import in_words, valid_ae_title
     show_default=True,
     help="Largest PDU that we receive, octets; 0 for no limit.",
 )
+@click.option(
+    "--promiscuous", "-pm", is_flag=True, help="Take private and unknown SOP classes, too."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Say when an association begins and ends.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
 @click.option("-d", "--debug", is_flag=True, help="Show tracebacks.")
 @click.option("--trace", is_flag=True, help="Show each PDU and command set on standard error.")
 def command(
-    endpoint: str, directory: str, ignore: bool, ae_title: str, max_pdu: int, **options: Any
+    endpoint: str,
+    directory: str,
+    ignore: bool,
+    ae_title: str,
+    max_pdu: int,
+    promiscuous: bool,
+    **options: Any,
 ) -> int:
     """Receive instances into a folder until interrupted.
 
@@ -69,7 +78,8 @@ def command(
     tell = _Tell(**options)
     handler = _handler(None if ignore else directory, tell.stored)
     where = f"tcp:{endpoint}" if endpoint.isdigit() else endpoint
-    return _serve(where, handler, tell, ae_title=ae_title, max_pdu_length=max_pdu)
+    limits = {"max_pdu_length": max_pdu, "promiscuous": promiscuous}
+    return _serve(where, handler, tell, ae_title=ae_title, **limits)
 
 
 @dataclass

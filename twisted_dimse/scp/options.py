@@ -98,6 +98,7 @@ class Options(usage.Options):
 
     optFlags: list[list[Any]] = [  # noqa: RUF012 - as usage.Options has it
         ["require-called", None, "Reject associations that call any other title than ours."],
+        ["promiscuous", None, "Store private and unknown SOP classes, too."],
         ["store-only", None, "Receive and file, without index, query and retrieve."],
     ]
     optParameters: list[list[Any]] = [  # noqa: RUF012

@@ -134,6 +134,7 @@ class SCPService(Service):
             handler,
             ae_title=options["ae-title"],
             require_called=bool(options["require-called"]),
+            promiscuous=bool(options["promiscuous"]),
             allow_calling=options["allow-calling"],
             peers=options["peer"],
             max_associations=options["max-associations"],

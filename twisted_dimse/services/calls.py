@@ -83,10 +83,16 @@ class Receiver:
 
     @classmethod
     async def listen(
-        cls, where: Any, handler: Handler | Callable[[], Handler], title: str, reactor: Any
+        cls,
+        where: Any,
+        handler: Handler | Callable[[], Handler],
+        title: str,
+        reactor: Any,
+        **options: Any,
     ) -> Receiver:
-        """Listen at ``where``, a server endpoint or its string. Raises `CannotListenError`."""
-        factory = AssociationFactory(handler, ae_title=title, reactor=reactor)
+        """Listen at ``where``, a server endpoint or its string; ``options`` are those of
+        `AssociationFactory`. Raises `CannotListenError`."""
+        factory = AssociationFactory(handler, ae_title=title, reactor=reactor, **options)
         endpoint = serverFromString(reactor, where) if isinstance(where, str) else where
         return cls(await endpoint.listen(factory), factory, reactor)
 

@@ -142,7 +142,8 @@ async def move(
     if receive is not None:
         if handler is None:
             raise ValueError("something is to receive, and no handler says what becomes of it")
-        receiver = await Receiver.listen(receive, handler, title, reactor)
+        # Whatever its class is, it was asked for.
+        receiver = await Receiver.listen(receive, handler, title, reactor, promiscuous=True)
     try:
         classes = _sop_classes("move", keys, level, model)
         async with associated(peer, contexts=classes, reactor=reactor, **options) as association:

@@ -23,6 +23,7 @@ from twisted_dimse.uids import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     STORAGE_SERVICE,
+    registered,
 )
 from twisted_dimse.upperlayer import pdu
 
@@ -116,7 +117,8 @@ class Policy:
 
     `contexts` maps an abstract syntax to the transfer syntaxes accepted for it, none meaning
     any; `storage_of_any_kind` also takes abstract syntaxes that the peer declares (57H) to be of
-    the storage service, or related to one that is accepted. Of the transfer syntaxes proposed,
+    the storage service, or related to one that is accepted; `promiscuous` takes any that PS3.6 does
+    not register, such as private SOP classes, for storage. Of the transfer syntaxes proposed,
     the first acceptable one is taken, or the first of `prefer` among them. `window` is the
     largest number of operations that we perform at once. `roles` limits the roles that a
     requestor gets, any by default; `extended` answers extended negotiation by SOP class.
@@ -129,6 +131,7 @@ class Policy:
     roles: Mapping[str, str] = field(default_factory=dict)
     extended: Mapping[str, Callable[[bytes], bytes | None]] = field(default_factory=dict)
     storage_of_any_kind: bool = False
+    promiscuous: bool = False
     implementation: tuple[str, str] = (IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME)
 
 
@@ -305,6 +308,8 @@ def _transfer_syntaxes(
 ) -> tuple[str, ...] | None:
     if abstract in policy.contexts:
         return policy.contexts[abstract]
+    if policy.promiscuous and abstract not in registered():
+        return ()
     if policy.storage_of_any_kind and abstract in common:
         service, related = common[abstract]
         if service == STORAGE_SERVICE:
