@@ -1323,9 +1323,9 @@ def test_a_peer_that_reads_nothing_at_the_end_is_cut_off_after_artim(world: Worl
         outcome(stored)
 
 
-def test_one_number_of_seconds_is_for_all_that_an_operation_waits_for() -> None:
+def test_one_number_of_seconds_is_for_all_that_the_interface_names() -> None:
     timeouts = Timeouts.of(5)
-    assert (timeouts.connect, timeouts.acse, timeouts.dimse) == (5, 5, 5)
+    assert timeouts == Timeouts(connect=5, acse=5, dimse=5, idle=5)
     assert Timeouts.of(None) == Timeouts()
     assert Timeouts.of(timeouts) is timeouts
 

@@ -76,14 +76,14 @@ class Timeouts:
 
     @classmethod
     def of(cls, value: Timeouts | float | None) -> Timeouts:
-        """`Timeouts` of what a caller may write: one number for all but `idle` and `artim`.
+        """`Timeouts` of what a caller may write: one number for all but `artim`.
         Raises `ValueError` for one below 0."""
         if value is None:
             return cls()
         if isinstance(value, Timeouts):
             return value
         seconds = float(value)
-        return cls(seconds, seconds, seconds)
+        return cls(seconds, seconds, seconds, seconds)
 
 
 class User(Interface):

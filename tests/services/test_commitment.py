@@ -20,6 +20,7 @@ from twisted_dimse import (
     ConnectionLost,
     Handler,
     StatusError,
+    Timeouts,
 )
 from twisted_dimse.datastream import decode_dataset, encode_dataset
 from twisted_dimse.keys import as_dataset
@@ -97,6 +98,20 @@ def test_the_report_may_take_its_time(world: World) -> None:
     keeper.ready = Deferred()
     outcome = ask(world, serving(world, keeper), ONE)
     world.advance(30)
+    assert not outcome.called
+    keeper.ready.callback(None)
+    assert world.result(outcome).ok
+
+
+@pytest.mark.parametrize("timeouts", [None, 20, Timeouts(idle=20)], ids=str)
+def test_a_silent_wait_for_the_report_is_as_long_as_was_asked_for(
+    world: World, timeouts: Any
+) -> None:
+    keeper = Keeper(world)
+    keeper.ready = Deferred()
+    place = serving(world, keeper, timeouts=Timeouts(idle=None))
+    outcome = ask(world, place, ONE, wait=2000, timeouts=timeouts)
+    world.advance(1900)
     assert not outcome.called
     keeper.ready.callback(None)
     assert world.result(outcome).ok

@@ -44,9 +44,12 @@ class Common:
 
     def connect_options(self) -> dict[str, Any]:
         """The keyword arguments for `twisted_dimse.connect`."""
+        from twisted_dimse.protocol import Timeouts
+
+        seconds = self.timeout
         return {
             "calling_ae_title": self.calling,
-            "timeouts": self.timeout,
+            "timeouts": Timeouts(connect=seconds, acse=seconds, dimse=seconds),
             "max_pdu_length": self.max_pdu,
             "user_identity": self._user_identity,
         }

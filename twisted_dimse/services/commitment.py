@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -37,6 +38,7 @@ from twisted_dimse.dimse.status import (
 )
 from twisted_dimse.errors import AssociationTimeout, ConnectionLost, DimseError, StatusError
 from twisted_dimse.handler import Handler, Request
+from twisted_dimse.protocol import Timeouts
 from twisted_dimse.services.calls import Receiver, associated, deferred, the_reactor
 from twisted_dimse.services.commitment_reports import (
     COMMITTED,
@@ -138,6 +140,8 @@ async def _ask(
 ) -> CommitmentOutcome:
     """Send the request and wait for the report. It may come before the response does."""
     transaction = new_uid()
+    # Nothing happens on the association until the report comes: ``wait`` says how long that may be.
+    options = {**options, "timeouts": replace(Timeouts.of(options.get("timeouts")), idle=None)}
     report = receiver.expect(transaction)
     try:
         async with associated(
