@@ -30,6 +30,16 @@ def test_a_report_is_gone_on_with(archive: Server, files: Path, tmp_path: Path) 
     assert (again[-1]["sent"], again[-1]["skipped"]) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    "habit", ["-r", "+sd +r", "-R", "-cx", "-nh", "-ts 9 -tn 9 -to 9 -ta 9 -td 9", "-j 2"]
+)
+def test_habits_of_storescu_and_pynetdicom_are_taken(
+    archive: Server, files: Path, habit: str
+) -> None:
+    done = dimse("store", *habit.split(), "127.0.0.1", archive.port, files, "--json").succeeded()
+    assert json_lines(done.out)[-1]["sent"] == 5
+
+
 def test_what_was_answered_is_not_sent_again(files: Path) -> None:
     answered: list[str] = []
 

@@ -196,7 +196,7 @@ _OPTIONS = [
     click.option("--insecure", is_flag=True, help="With --tls: whoever answers is taken for the peer."),  # noqa: E501
     click.option("--user", metavar="NAME", help="Identify as this user."),
     click.option("--password-file", metavar="FILE", type=click.Path(), help="The user's passcode stands in this file.  [default: in $DIMSE_PASSWORD]"),  # noqa: E501
-    click.option("--timeout", "-to", "-ta", "-td", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for the association, and for each answer.", default=30.0, show_default="30"),  # noqa: E501
+    click.option("--timeout", "-to", "-ta", "-td", "-ts", "-tn", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for the association, and for each answer.", default=30.0, show_default="30"),  # noqa: E501
     click.option("--max-pdu", "-pdu", metavar="N", type=click.IntRange(0), help="Largest PDU that we receive, octets; 0 for no limit.", default=262144, show_default=True),  # noqa: E501
     click.option("--config", metavar="FILE", type=click.Path(), help="Configuration file.  [default: dimse.toml in the user's configuration folder]"),  # noqa: E501
     click.option("--json", "as_json", is_flag=True, help="JSON lines on standard output."),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--jobs",
+    "-j",
     type=click.IntRange(1, 256),
     metavar="N",
     default=1,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     type=click.Path(),
     help="Append what became of each file, and skip what it has as sent.",
 )
+# What storescu does with these is done here without being asked.
+@click.option("-r", "+r", "+sd", "-R", "-cx", "-nh", is_flag=True, hidden=True, expose_value=False)
 @common_options
 def command(words: tuple[str, ...], **options: Any) -> int:
     """Send files and folders (C-STORE, PS3.4 annex B).
