@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ import raw
 from certificates import Authority
 from loop import Loop
 from memory import CONTEXTS, STEP, Serving, World, source
+from OpenSSL import SSL
 from pydicom import Dataset
 from sockets import Sockets
+from twisted.internet import tcp
 from twisted.internet.defer import gatherResults
 
 from twisted_dimse import connect, listen
@@ -164,6 +167,39 @@ def test_all_sizes_and_answers_were_among_them(plainly: Callable[[int], Octets])
         sizes = [len(message.data) for message in stored if message.data][:-1]
         assert len(sizes) == 2 * len(borders(limit))
         assert len(answers) == len(sizes) + 2 * WINDOW + 101 + (limit != 16)
+
+
+def test_over_tls_a_piece_is_sent_before_the_next_is_encrypted(
+    loop: Loop, secure: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the peer is idle meanwhile."""
+    done: list[str] = []
+
+    def note(what: str, owner: type, name: str) -> None:
+        method = getattr(owner, name)
+
+        def noted(self: Any, data: bytes) -> Any:
+            if len(data) > 10_000:  # not the answers
+                done.append(what)
+            return method(self, data)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note("encrypted", SSL.Connection, "sendall")
+    note("sent", tcp.Connection, "writeSomeData")
+    server, trust = secure
+
+    async def talk() -> None:
+        port = await listen(server, served(), reactor=loop.reactor)
+        where = f"SERVER@dicomtls:127.0.0.1:{port.getHost().port}{trust}"
+        association = await connect(where, reactor=loop.reactor, **options(131072))
+        assert (await association.store(source(size=500_000))).status == 0
+        await association.release()
+        await port.stopListening()
+
+    loop.run(talk)
+    assert done.count("encrypted") > 3
+    assert ("encrypted", "encrypted") not in pairwise(done)
 
 
 def test_answers_go_out_while_others_of_the_same_read_are_performed() -> None:

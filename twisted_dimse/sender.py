@@ -50,6 +50,8 @@ class Sender:
         self._failed = failed
         self._transport: Any = None
         self._socket: socket.socket | None = None
+        self._write_now: Callable[[bytes], None] | None = None
+        self._pushing = False
         self._waiting = False  # for the transport to drain
         self._registering = False
         self._drained: list[Deferred[None]] = []
@@ -59,6 +61,7 @@ class Sender:
         self._transport = transport
         self.last_progress = self._seconds()
         self._socket = plain_socket(transport)
+        self._write_now = getattr(transport, "write_now", None)
         if self._socket is None:
             transport.registerProducer(self, True)
 
@@ -106,7 +109,7 @@ class Sender:
             self._hand_on([data])
         elif self._transport is not None:
             self.octets += len(data)
-            self._transport.write(data)
+            self._put(data)
 
     def pump(self) -> None:
         """Send what is queued, as far as the transport takes it."""
@@ -207,15 +210,27 @@ class Sender:
     # --- with any other transport
 
     def _push(self) -> None:
-        while self.outgoing and not self._waiting:
-            data = b"".join(self._gather())
-            if not data:
-                return
-            self.octets += len(data)
-            self.last_progress = self._seconds()
-            self._transport.write(data)
+        if self._pushing:
+            return  # asked for more in the middle of a block
+        self._pushing = True
+        try:
+            while self.outgoing and not self._waiting:
+                data = b"".join(self._gather())
+                if not data:
+                    return
+                self.octets += len(data)
+                self.last_progress = self._seconds()
+                self._put(data)
+        finally:
+            self._pushing = False
         if not self._waiting:
             self._fire_drained()
+
+    def _put(self, data: bytes) -> None:
+        if self._write_now is not None:
+            self._write_now(data)
+        else:
+            self._transport.write(data)
 
     # --- as a producer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -19,6 +20,7 @@ from twisted_dimse.tls.connections import ClientConnections, Handshake, ServerCo
 # A fatal alert, protocol_version, in a TLS 1.2 record (RFC 8446 6): what any TLS client and our own
 # plain one understand.
 _NOT_TLS = bytes.fromhex("15 03 03 00 02 02 46")
+_PIECE = 65536  # octets that are encrypted before they are sent
 
 
 class TLSTransport(BufferingTLSTransport):
@@ -28,6 +30,7 @@ class TLSTransport(BufferingTLSTransport):
     handshake: Handshake
     strange = ""  # what the peer speaks instead of TLS
     _untouched = True
+    _all_written = False  # what was to go out before the handshake was done
 
     def dataReceived(self, data: bytes) -> None:
         if self._untouched and data:
@@ -49,6 +52,41 @@ class TLSTransport(BufferingTLSTransport):
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         if gather is not None:
             protocol.take_gathered()
+
+    def write_now(self, data: bytes) -> None:
+        """Encrypt and send, as far as the network takes it, instead of in the next turn of the
+        reactor, and piece by piece: the peer decrypts one while we encrypt the next."""
+        for start in range(0, len(data), _PIECE):
+            piece = data[start : start + _PIECE]
+            if self._encrypt(piece):
+                self._send()
+            else:
+                self.write(piece)  # type: ignore[no-untyped-call]
+
+    def _encrypt(self, data: bytes) -> bool:
+        """Write ``data`` to the transport; False where that is not for us to do."""
+        connection = self.connection
+        if not self._all_written:
+            self._aggregator.flush()
+            self._all_written = self.handshake_done and not self._appSendBuffer
+        if connection is None or not self._all_written:
+            return False
+        try:
+            connection.sendall(data)
+            self.transport.write(connection.bio_read(2 * _PIECE))
+        except SSL.Error:
+            return False
+        return True
+
+    def _send(self) -> None:
+        transport = self.transport
+        # A wrapper knows no `doWrite`, and a connection that ends is for the reactor to close.
+        if (
+            isinstance(transport, FileDescriptor)
+            and transport.connected
+            and not transport.disconnecting
+        ):
+            transport.doWrite()
 
     @property
     def bufferSize(self) -> int:
