@@ -63,6 +63,17 @@ def test_what_waits_of_a_uid_is_known_to_the_others(shared: Shared) -> None:
     assert not shared.may_wait_elsewhere(1, "1.2.3")
 
 
+def test_what_waits_of_a_uid_is_never_less_than_nothing_nor_more_than_can_be_counted(
+    shared: Shared,
+) -> None:
+    shared.pending(1, False)
+    shared.pending(3, False)
+    shared.waits(2, "1.2.3", 100_000)
+    shared.pending(2, False)
+    shared.waits(2, "1.2.3", -1)
+    assert not shared.may_wait_elsewhere(1, "1.2.3")
+
+
 def test_connections_are_left_only_to_those_that_take_some(shared: Shared) -> None:
     shared.connected(1, 5)
     assert not shared.leave(1, 0.0)

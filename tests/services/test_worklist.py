@@ -10,7 +10,7 @@ from facts import facts
 from memory import World
 from places import serving
 from pydicom import Dataset
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 
 from twisted_dimse import StatusError
 from twisted_dimse.keys import as_dataset
@@ -151,6 +151,36 @@ async def later() -> list[Dataset]:
 )
 def test_items_may_come_in_any_way(world: World, items: Any) -> None:
     assert numbers(ask(world, {}, items)) == [1, 2, 3, 4, 5]
+
+
+def test_the_items_are_closed_where_a_query_is_cancelled(world: World) -> None:
+    """Also where that takes its time, as with a cursor of a database."""
+    closed: list[bool] = []
+    ready: Deferred[None] = Deferred()
+
+    async def endless() -> AsyncIterator[Dataset]:
+        try:
+            while True:
+                yield ITEMS[0]
+        finally:
+            await ready
+            closed.append(True)
+
+    place = serving(world, WorklistHandler(endless))
+    asking = world.connect(place.peer, contexts=[MODALITY_WORKLIST_FIND])
+    association = world.result(asking)
+
+    async def first() -> Dataset:
+        async with association.find_each({"PatientID": ""}, level=None) as found:
+            async for match in found:
+                return match
+        raise AssertionError("nothing was found")
+
+    found = Deferred.fromCoroutine(first())
+    world.run()
+    ready.callback(None)
+    assert world.result(found).PatientID == "1"
+    assert closed == [True]
 
 
 def test_more_than_one_item_in_the_key_is_refused(world: World) -> None:
