@@ -100,7 +100,7 @@ def test_it_finds_the_same_wherever_the_file_is_cut(image: Any) -> None:
 
 @pytest.mark.parametrize("syntax", corpus.syntaxes())
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 11, 12, 13])
-def test_even_octet_by_octet(syntax: str, size: int) -> None:
+def test_it_finds_the_same_octet_by_octet(syntax: str, size: int) -> None:
     image = next(one for one in IMAGES if one.syntax == syntax)
     data = image.data[:6000]
     whole = outcome(scanned(syntax, [data]))

@@ -89,7 +89,9 @@ def test_both_directions_keep_to_the_maximum_length_of_the_other(limit: int) -> 
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_so_they_do_over_sockets(sockets: Sockets, limit: int) -> None:
+def test_over_sockets_both_directions_keep_to_the_maximum_length_of_the_other(
+    sockets: Sockets, limit: int
+) -> None:
     _check_both_directions(sockets, limit)
     assert [len(checked(sockets.received(n), limit)) for n in (0, 1)] == [3, 3]
 
@@ -180,7 +182,7 @@ def _ask(world: World, asked: list[Any], limit: int) -> None:
     assert Tracked.open_files == 0
 
 
-def test_over_tcp_it_is_the_same() -> None:
+def test_over_tcp_both_ways_out_send_the_same_octets() -> None:
     asked = ["echo", 70_000, "n_get", 600_000, "n_get", 3]
     with World() as world:
         _ask(world, asked, 1001)

@@ -312,18 +312,22 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path) 
     killed_rounds(tmp_path, 2, 3, 1)
 
 
-def test_nor_with_postgresql_which_crashes_too(tmp_path: Path, postgresql: PostgreSQL) -> None:
+def test_nothing_acknowledged_is_lost_when_postgresql_crashes_too(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
     killed_rounds(
         tmp_path, 2, 3, 1, "--database", postgresql.database(), also=postgresql.crash_and_start
     )
 
 
-def test_nor_of_two_workers_when_one_or_all_are_killed(tmp_path: Path) -> None:
+def test_nothing_acknowledged_is_lost_when_one_of_two_workers_or_all_are_killed(
+    tmp_path: Path,
+) -> None:
     killed_with_workers(tmp_path, 2, 4, 1)
 
 
 @pytest.mark.soak
-def test_nor_of_two_workers_in_20_rounds(tmp_path: Path) -> None:
+def test_nothing_acknowledged_is_lost_in_20_killed_rounds_of_two_workers(tmp_path: Path) -> None:
     killed_with_workers(tmp_path, 20, 8, 2)
 
 
@@ -334,7 +338,9 @@ def test_nothing_acknowledged_is_lost_in_200_killed_rounds(tmp_path: Path, seed:
 
 
 @pytest.mark.soak
-def test_nor_in_20_with_postgresql(tmp_path: Path, postgresql: PostgreSQL) -> None:
+def test_nothing_acknowledged_is_lost_in_20_killed_rounds_with_postgresql(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
     killed_rounds(
         tmp_path, 20, 8, 1, "--database", postgresql.database(), also=postgresql.crash_and_start
     )

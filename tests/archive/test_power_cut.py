@@ -245,7 +245,7 @@ def is_file(path: str) -> bool:
         pytest.param(lambda path: path == "", id="the folder above that"),
     ],
 )
-def test_without_one_of_the_syncs_it_does_not(
+def test_without_one_of_the_syncs_a_power_cut_costs_what_was_acknowledged(
     cuts: Callable[[Disk, int], list[Cut]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -256,7 +256,7 @@ def test_without_one_of_the_syncs_it_does_not(
     assert any(losses(cut, tmp_path / str(number), monkeypatch) for number, cut in enumerate(taken))
 
 
-def test_nor_does_a_kill_before_it_matter_at_whatever_call(
+def test_what_was_acknowledged_survives_a_kill_at_whatever_call_and_then_a_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is killed leaves folders that it made and did not sync, half lines, and names

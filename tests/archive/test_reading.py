@@ -188,7 +188,9 @@ def test_a_file_that_can_have_no_row_keeps_no_other_from_being_found(
     assert len(world.lines("the index is made: 6 files were read")) == 1
 
 
-def test_nor_do_files_whose_names_or_uids_no_database_takes(world: World, folder: Path) -> None:
+def test_names_and_uids_that_no_database_takes_keep_no_other_from_being_found(
+    world: World, folder: Path
+) -> None:
     lose_index(folder)
     [one] = folder.glob("instances/1.2.2/*/*.dcm")
     for name in (b"1.2.4/\xff.dcm", b"1.2.4\xff/1.dcm", b"\xff/1.dcm"):
@@ -205,7 +207,7 @@ def test_nor_do_files_whose_names_or_uids_no_database_takes(world: World, folder
         assert len(problems) == 4
 
 
-def test_nor_does_what_is_no_file(world: World, folder: Path) -> None:
+def test_what_is_no_file_keeps_no_other_from_being_found(world: World, folder: Path) -> None:
     lose_index(folder)
     series = folder / "instances/1.2.4/1.2.4.4"
     os.mkfifo(series / "1.2.8.dcm")  # which nobody writes to
@@ -213,7 +215,7 @@ def test_nor_does_what_is_no_file(world: World, folder: Path) -> None:
     assert found_after_a_start(world, folder) == set(UIDS)
 
 
-def test_nor_do_lines_of_the_journal_that_name_none(world: World, folder: Path) -> None:
+def test_lines_of_the_journal_that_name_no_file_are_passed_over(world: World, folder: Path) -> None:
     lines = [b"\0" * 50, b"1.2.4", b"1.2.4/1.2.4.4/1.2.9.4.dcm/1.2.9.dcm", b"\xff", b"1" * 5000]
     (folder / "journal/00000001.log").write_bytes(b"\n".join([*lines, b"1.2.4/"]))
     assert found_after_a_start(world, folder) == set(UIDS)
@@ -300,7 +302,9 @@ def test_what_was_replaced_before_it_was_read_is_removed(
         world.end()
 
 
-def test_or_by_a_verification(world: World, folder: Path, read_later: Reactor) -> None:
+def test_a_verification_removes_what_was_replaced_before_it_was_read(
+    world: World, folder: Path, read_later: Reactor
+) -> None:
     lose_index(folder)
     with archive_in(world, folder) as archive:
         assert stored(world, asking(world, archive), AGAIN) == [0]
@@ -314,7 +318,7 @@ def test_or_by_a_verification(world: World, folder: Path, read_later: Reactor) -
         assert not opened.index.newer(list(UIDS))
 
 
-def test_not_so_what_came_back_before_it_was_read(
+def test_what_came_back_before_it_was_read_stays(
     world: World, folder: Path, read_later: Reactor
 ) -> None:
     lose_index(folder)
@@ -330,7 +334,9 @@ def test_not_so_what_came_back_before_it_was_read(
         world.end()
 
 
-def test_nor_where_the_newer_one_is_gone(world: World, folder: Path, read_later: Reactor) -> None:
+def test_what_was_replaced_stays_where_the_newer_one_is_gone(
+    world: World, folder: Path, read_later: Reactor
+) -> None:
     lose_index(folder)
     with archive_in(world, folder) as archive:
         requestor = asking(world, archive)
@@ -506,7 +512,9 @@ def test_an_older_index_gets_what_it_kept_nothing_of(world: World, older: Path) 
     assert len(world.lines("the index is made: 2 files were read")) == 1
 
 
-def test_one_that_is_verified_does_too(world: World, older: Path) -> None:
+def test_a_verification_gives_an_older_index_what_it_kept_nothing_of(
+    world: World, older: Path
+) -> None:
     with ArchiveFolder(str(older)) as folder:
         assert [finding.problem for finding in verify(folder)] == ["", ""]
         assert folder.index.reading is None

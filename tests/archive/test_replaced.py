@@ -111,7 +111,7 @@ def in_another_syntax(archive: Archive) -> None:
 
 @pytest.mark.parametrize("change", [cut, removed, in_another_syntax])
 @pytest.mark.parametrize("size", SIZES)
-def test_or_is_a_failed_sub_operation(
+def test_what_is_replaced_during_a_retrieval_and_cannot_come_whole_is_a_failed_sub_operation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int, change: Callable[[Archive], object]
 ) -> None:
     with retrieving(monkeypatch, tmp_path, size, change) as got:

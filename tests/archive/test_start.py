@@ -136,7 +136,7 @@ def test_a_start_does_as_much_for_a_large_archive_as_for_a_small_one(
     assert large.steps <= 1.1 * small.steps  # a search in a tree that has a level more
 
 
-def test_and_as_much_more_as_a_crash_left_over(
+def test_a_start_does_more_only_for_what_a_crash_left_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works = []

@@ -144,7 +144,7 @@ def test_without_study_and_series_it_lies_in_a_place_of_its_own(
     ("study", "series", "missing"),
     [("", SERIES, ["Study"]), (STUDY, "", ["Series"]), ("", "", ["Study", "Series"])],
 )
-def test_or_it_is_refused_with_what_is_missing(
+def test_without_study_and_series_it_is_refused_with_what_is_missing(
     world: World, tmp_path: Path, study: str, series: str, missing: list[str]
 ) -> None:
     _, handler = filing(world, tmp_path, require_uids=True)
