@@ -470,6 +470,99 @@ def test_an_index_of_version_2_is_to_be_read_anew(database: str) -> None:
     index.close()
 
 
+# --- series of different studies with one UID
+
+
+def in_series_of_one_uid(headers: list[InstanceHeader]) -> list[InstanceHeader]:
+    """Three instances of two studies, whose series have the same UID."""
+    found = []
+    for number, study in enumerate(("1.2.3", "1.2.9", "1.2.9")):
+        uids = {STUDY_UID: study.encode(), SERIES_UID: b"1.2.4"}
+        uid = f"1.2.5.{number}"
+        path = f"{study}/1.2.4/{uid}.dcm"
+        values = {**headers[0].values, **uids}
+        found.append(replace(headers[0], path=path, sop_instance_uid=uid, values=values))
+    return found
+
+
+def studies_of(index: Index) -> dict[str, str]:
+    """The study in which each instance is."""
+    joined = schema.instances.join(schema.series).join(schema.studies)
+    columns = (schema.instances.c.uid, schema.studies.c.uid)
+    return {row[0]: row[1] for row in index.fetch(sa.select(*columns).select_from(joined))}
+
+
+def test_series_of_one_uid_in_two_studies_are_two(
+    headers: list[InstanceHeader], database: str
+) -> None:
+    index = Index.open(database)
+    first, *others = in_series_of_one_uid(headers)
+    assert index.add([first]) == index.add(others) == index.renew([first, *others]) == []
+    assert studies_of(index) == {"1.2.5.0": "1.2.3", "1.2.5.1": "1.2.9", "1.2.5.2": "1.2.9"}
+    for study, count in (("1.2.3", 1), ("1.2.9", 2)):
+        keys = keys_of(StudyInstanceUID=study, SeriesInstanceUID="1.2.4")
+        assert len(entities(index, keys, Level.SERIES)) == 1
+        assert len(entities(index, keys, Level.IMAGE)) == count
+    moved = replace(others[0], sop_instance_uid="1.2.5.0")
+    assert index.add([moved]) == [Replaced(first.path, first.inode)]
+    assert len(entities(index, keys_of(StudyInstanceUID=""), Level.STUDY)) == 1
+    index.close()
+
+
+@pytest.mark.parametrize("mixed_up", [False, True])
+def test_an_index_of_version_4_keeps_its_rows_and_is_read_anew_where_series_were_mixed_up(
+    headers: list[InstanceHeader], database: str, mixed_up: bool
+) -> None:
+    first, *others = in_series_of_one_uid(headers)
+    index = Index.open(database)
+    index.add([first])
+    index.close()
+    make_version_4(database)
+    if mixed_up:
+        engine = sa.create_engine(database)
+        with engine.begin() as connection:
+            connection.execute(schema.instances.update().values(path=others[0].path))
+        engine.dispose()
+    index = Index.open(database)
+    assert index.reading == ("" if mixed_up else None)
+    assert studies_of(index) == {"1.2.5.0": "1.2.3"}
+    index.add(others)
+    assert len(set(studies_of(index).values())) == 2
+    indexes = {one["name"] for one in sa.inspect(index._engine).get_indexes("series")}
+    assert "series_study_modality" in indexes
+    with pytest.raises(sa.exc.IntegrityError), index._engine.begin() as connection:
+        connection.execute(schema.series.delete())  # which instances refer to
+    index.close()
+
+
+def make_version_4(database: str) -> None:
+    """Have the UIDs of series be unique, as they were."""
+    set_version(database, 4)
+    engine = sa.create_engine(database)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            [key] = sa.inspect(connection).get_unique_constraints("series")
+            statements = [
+                f"ALTER TABLE series DROP CONSTRAINT {key['name']}",
+                "ALTER TABLE series ADD UNIQUE (uid)",
+            ]
+        else:
+            statements = [
+                (
+                    "CREATE TABLE other (id INTEGER NOT NULL PRIMARY KEY, study INTEGER NOT NULL,"
+                    " uid VARCHAR(64) NOT NULL UNIQUE, modality TEXT NOT NULL,"
+                    " header BLOB NOT NULL, FOREIGN KEY(study) REFERENCES studies (id))"
+                ),
+                "INSERT INTO other SELECT * FROM series",
+                "DROP TABLE series",
+                "ALTER TABLE other RENAME TO series",
+                "CREATE INDEX series_study_modality ON series (study, modality)",
+            ]
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
 def test_there_is_a_migration_to_each_version() -> None:
     assert sorted(schema.MIGRATIONS) == list(range(2, schema.VERSION + 1))
 

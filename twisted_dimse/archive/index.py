@@ -41,6 +41,9 @@ _LONGEST = 500  # characters of a column that is searched
 _BUSY_TIMEOUT = 10_000  # milliseconds that SQLite waits for another writer
 
 
+_Key = tuple[Any, ...]  # what tells a row from others
+
+
 class IndexUnusable(Exception):
     """The database cannot be opened, or is of another version; the text says which."""
 
@@ -95,6 +98,10 @@ class Index:
         """Make the tables, or bring those of an older version up to date, all or nothing."""
         with self._engine.begin() as connection:
             if connection.dialect.name == "sqlite":
+                # While tables are made anew, on a connection that is used for nothing else; it has
+                # no effect within a transaction.
+                connection.detach()
+                connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # which Python leaves out before DDL
             table = schema.info
             if not sa.inspect(connection).has_table(table.name):
@@ -130,16 +137,12 @@ class Index:
             return []
         with self._engine.begin() as connection:
             elsewhere = _remove_instances(connection, latest)
-            patients = _insert_missing(connection, schema.patients, "key", _patient_rows(latest))
-            studies = _insert_missing(
-                connection, schema.studies, "uid", _study_rows(latest, patients)
-            )
-            series = _insert_missing(
-                connection, schema.series, "uid", _series_rows(latest, studies)
-            )
+            patients = _insert_missing(connection, _PATIENT, _patient_rows(latest))
+            studies = _insert_missing(connection, _STUDY, _study_rows(latest, patients))
+            series = _insert_missing(connection, _SERIES, _series_rows(latest, studies))
             connection.execute(
                 schema.instances.insert(),
-                [_instance_row(header, series) for header in latest.values()],
+                [_instance_row(header, studies, series) for header in latest.values()],
             )
             for part in _parts(elsewhere.values()):
                 _remove_empty(connection, schema.series.c.id.in_(part))
@@ -162,9 +165,9 @@ class Index:
                 others.append(header)
         self.add(here.values())
         with self._engine.begin() as connection:
-            patients = _renew(connection, schema.patients, "key", _patient_rows(here))
-            studies = _renew(connection, schema.studies, "uid", _study_rows(here, patients))
-            _renew(connection, schema.series, "uid", _series_rows(here, studies))
+            patients = _renew(connection, _PATIENT, _patient_rows(here))
+            studies = _renew(connection, _STUDY, _study_rows(here, patients))
+            _renew(connection, _SERIES, _series_rows(here, studies))
         newer = self.newer([header.sop_instance_uid for header in others])
         return [
             Replaced(header.path, header.inode)
@@ -339,17 +342,25 @@ def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
         yield values[start : start + _MANY]
 
 
-def _insert_missing(
-    connection: Connection, table: sa.Table, key: str, rows: dict[str, dict[str, Any]]
-) -> dict[str, int]:
-    """Insert the rows whose key is not there yet; the IDs of all."""
-    column = table.c[key]
+# What tells the rows of a table from each other: the columns of their keys. Of several, the last is
+# the one to look for.
+_PATIENT = (schema.patients.c.key,)
+_STUDY = (schema.studies.c.uid,)
+_SERIES = (schema.series.c.study, schema.series.c.uid)
 
-    def known() -> dict[str, int]:
-        found: dict[str, int] = {}
-        for part in _parts(rows):
-            statement = sa.select(column, table.c.id).where(column.in_(part))
-            found.update(tuple(row) for row in connection.execute(statement))
+
+def _insert_missing(
+    connection: Connection, key: tuple[Any, ...], rows: dict[_Key, dict[str, Any]]
+) -> dict[_Key, int]:
+    """Insert the rows whose key is not there yet; the IDs of all."""
+    table = key[0].table
+
+    def known() -> dict[_Key, int]:
+        found: dict[_Key, int] = {}
+        for part in _parts(name[-1] for name in rows):
+            statement = sa.select(table.c.id, *key).where(key[-1].in_(part))
+            for identifier, *name in connection.execute(statement):
+                found[tuple(name)] = identifier
         return found
 
     identifiers = known()
@@ -361,26 +372,28 @@ def _insert_missing(
 
 
 def _renew(
-    connection: Connection, table: sa.Table, key: str, rows: dict[str, dict[str, Any]]
-) -> dict[str, int]:
+    connection: Connection, key: tuple[Any, ...], rows: dict[_Key, dict[str, Any]]
+) -> dict[_Key, int]:
     """Give the rows, which are there, what is new of them but for the row above; the IDs of all."""
+    table = key[0].table
     for name, row in rows.items():
         new = {column: value for column, value in row.items() if not table.c[column].foreign_keys}
-        connection.execute(table.update().where(table.c[key] == name).values(new))
-    return _insert_missing(connection, table, key, rows)
+        is_it = (column == value for column, value in zip(key, name, strict=True))
+        connection.execute(table.update().where(*is_it).values(new))
+    return _insert_missing(connection, key, rows)
 
 
-def _patient_rows(headers: dict[str, InstanceHeader]) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
+def _patient_rows(headers: dict[str, InstanceHeader]) -> dict[_Key, dict[str, Any]]:
+    rows: dict[_Key, dict[str, Any]] = {}
     for header in headers.values():
         key = _patient_key(header)
-        if key in rows:
+        if (key,) in rows:
             continue
         encoded = header.dataset(Level.PATIENT)
         dataset = decode_dataset(encoded, EXPLICIT_VR_LITTLE_ENDIAN)
         name = next(iter(texts(dataset, PATIENT_NAME)), "")
         groups = [*name_groups(name), "", ""][:3]
-        rows[key] = {
+        rows[(key,)] = {
             "key": key,
             "patient_id": searchable(next(iter(texts(dataset, PATIENT_ID)), "")),
             "name_1": searchable(groups[0]),
@@ -406,13 +419,13 @@ def searchable(text: str) -> str:
 
 
 def _study_rows(
-    headers: dict[str, InstanceHeader], patients: dict[str, int]
-) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
+    headers: dict[str, InstanceHeader], patients: dict[_Key, int]
+) -> dict[_Key, dict[str, Any]]:
+    rows: dict[_Key, dict[str, Any]] = {}
     for header in headers.values():
-        if header.study_uid not in rows:
-            rows[header.study_uid] = {
-                "patient": patients[_patient_key(header)],
+        if (header.study_uid,) not in rows:
+            rows[(header.study_uid,)] = {
+                "patient": patients[(_patient_key(header),)],
                 "uid": header.study_uid,
                 "date": searchable(header.text(STUDY_DATE).replace(".", "")),
                 "accession_number": searchable(_text(header, Level.STUDY, ACCESSION_NUMBER)),
@@ -422,13 +435,14 @@ def _study_rows(
 
 
 def _series_rows(
-    headers: dict[str, InstanceHeader], studies: dict[str, int]
-) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
+    headers: dict[str, InstanceHeader], studies: dict[_Key, int]
+) -> dict[_Key, dict[str, Any]]:
+    rows: dict[_Key, dict[str, Any]] = {}
     for header in headers.values():
-        if header.series_uid not in rows:
-            rows[header.series_uid] = {
-                "study": studies[header.study_uid],
+        study = studies[(header.study_uid,)]
+        if (study, header.series_uid) not in rows:
+            rows[study, header.series_uid] = {
+                "study": study,
                 "uid": header.series_uid,
                 "modality": searchable(header.text(MODALITY)),
                 "header": header.dataset(Level.SERIES),
@@ -436,9 +450,11 @@ def _series_rows(
     return rows
 
 
-def _instance_row(header: InstanceHeader, series: dict[str, int]) -> dict[str, Any]:
+def _instance_row(
+    header: InstanceHeader, studies: dict[_Key, int], series: dict[_Key, int]
+) -> dict[str, Any]:
     return {
-        "series": series[header.series_uid],
+        "series": series[studies[(header.study_uid,)], header.series_uid],
         "uid": header.sop_instance_uid,
         "sop_class": header.sop_class_uid,
         "transfer_syntax": header.transfer_syntax,

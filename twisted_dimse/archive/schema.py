@@ -20,10 +20,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
+    inspect,
+    select,
 )
 from sqlalchemy.engine import Connection
 
-VERSION = 4
+VERSION = 5
 
 # What brings a database of the version before to a version. `Index.open` runs those that are
 # missing, in one transaction; a new database has it all from the tables below.
@@ -36,6 +39,8 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
         connection, "INSERT INTO info (key, value) VALUES ('reading', '') ON CONFLICT DO NOTHING"
     ),
     4: lambda connection: _create_unreadable(connection),
+    # Studies may share the UID of a series from here on.
+    5: lambda connection: _separate_series(connection),
 }
 
 metadata = MetaData()
@@ -83,9 +88,11 @@ series = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("study", _ID, ForeignKey("studies.id"), nullable=False),
-    Column("uid", _UID, nullable=False, unique=True),
+    Column("uid", _UID, nullable=False),
     Column("modality", _TEXT, nullable=False),
     Column("header", LargeBinary, nullable=False),
+    # There are senders that give the series of several studies one UID.
+    UniqueConstraint("uid", "study"),
     Index("series_study_modality", "study", "modality"),
 )
 
@@ -121,6 +128,33 @@ commitments = Table(
 
 def _create_unreadable(connection: Connection) -> None:
     unreadable.create(connection)
+
+
+def _separate_series(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        [old] = inspect(connection).get_unique_constraints("series")
+        _run(connection, f"ALTER TABLE series DROP CONSTRAINT {old['name']}")
+        _run(connection, "ALTER TABLE series ADD UNIQUE (uid, study)")
+    else:  # SQLite drops no constraints
+        _run(connection, "PRAGMA legacy_alter_table=ON")  # what refers to series goes on to
+        _run(connection, "ALTER TABLE series RENAME TO series_before")
+        _run(connection, "PRAGMA legacy_alter_table=OFF")
+        _run(connection, "DROP INDEX series_study_modality")
+        series.create(connection)
+        names = ", ".join(column.name for column in series.columns)
+        _run(connection, f"INSERT INTO series ({names}) SELECT {names} FROM series_before")
+        _run(connection, "DROP TABLE series_before")
+    if connection.execute(_IN_ANOTHER_STUDY).first():
+        MIGRATIONS[3](connection)
+
+
+# Instances that are in a series of another study than they should be.
+_IN_ANOTHER_STUDY = (
+    select(instances.c.id)
+    .select_from(instances.join(series).join(studies))
+    .where(~instances.c.path.startswith(studies.c.uid.concat("/")))
+    .limit(1)
+)
 
 
 def _run(connection: Connection, statement: str) -> None:
