@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from certificates import Authority, Pair
@@ -15,7 +15,7 @@ from handshakes import shake_hands
 from twisted.logger import globalLogPublisher
 
 from twisted_dimse.tls.certificates import Files
-from twisted_dimse.tls.connections import ClientConnections, ServerConnections
+from twisted_dimse.tls.connections import ClientConnections, Handshake, ServerConnections
 from twisted_dimse.tls.profiles import profile_named
 
 PROFILE = profile_named("bcp195-rfc8996")
@@ -186,6 +186,18 @@ def test_an_international_name_is_compared_and_told_as_it_goes_over_the_wire(
 def test_what_cannot_be_a_host_name_is_refused(authority: Authority) -> None:
     with pytest.raises(ValueError, match=r"pacs\.\.example: not a host name"):
         client("pacs..example", authority.cert)
+
+
+@pytest.mark.parametrize("ok", [0, 1])
+def test_a_certificate_that_cannot_be_read_is_refused(ok: int) -> None:
+    class Unreadable:
+        def to_cryptography(self) -> Any:
+            raise ValueError("a name of the future")
+
+    strange, connection = cast("Any", Unreadable()), cast("Any", None)
+    handshake = Handshake(True, PROFILE, Files(), "localhost")
+    assert not handshake.verify(connection, strange, 0, 0, ok)
+    assert handshake.refusal == "its certificate cannot be read (a name of the future)"
 
 
 def test_insecure_takes_whoever_answers(stranger: Authority) -> None:
