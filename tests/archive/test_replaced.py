@@ -60,6 +60,28 @@ def test_what_came_back_meanwhile_is_not_removed_with_what_it_replaced(
             world.end()
 
 
+@pytest.mark.parametrize("rule", ["keep", "reject"])
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("left", [None, b""])
+def test_what_is_in_the_index_and_has_no_file_is_stored_in_another_study(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str, indexed: bool, left: bytes | None
+) -> None:
+    again = image(UID, 500, study="1.2.9", series="1.2.9.4")
+    with World() as world:
+        threads_of(world, monkeypatch)
+        with archive_in(world, tmp_path, on_duplicate=rule) as archive:
+            requestor = asking(world, archive)
+            assert stored(world, requestor, image(UID)) == [0]
+            assert not indexed or found(world, requestor) == {UID}
+            removed(archive)
+            if left is not None:
+                Path(archive.files.path_of("1.2.3", "1.2.3.4", UID)).write_bytes(left)
+            assert stored(world, requestor, again) == [0]
+            assert retrieved(world, requestor, "1.2.9") == {UID: again.data}
+            assert retrieved(world, requestor, "1.2.3") == {}
+            world.end()
+
+
 @contextmanager
 def retrieving(
     monkeypatch: pytest.MonkeyPatch, folder: Path, size: int, change: Callable[[Archive], object]

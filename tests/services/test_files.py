@@ -579,6 +579,36 @@ def test_a_folder_that_cannot_be_synced_hurts_only_what_is_new_in_it(
     assert len(world.lines("an instance was not stored")) == 1
 
 
+@pytest.mark.parametrize("durability", ["commit", "sync"])
+@pytest.mark.parametrize("rule", ["keep", "reject"])
+def test_a_file_that_a_power_cut_emptied_is_no_instance(
+    world: World, tmp_path: Path, rule: str, durability: str
+) -> None:
+    _, handler = filing(world, tmp_path, on_duplicate=rule, durability=durability)
+    requestor, _ = world.associate(handler)
+    assert stored(world, requestor, instance("1.2.9", text="first")) == [0]
+    (name,) = received(tmp_path)
+    os.truncate(tmp_path / "instances" / name, 0)
+    assert stored(world, requestor, instance("1.2.9", text="second")) == [0]
+    assert dcmread(tmp_path / "instances" / name).PatientComments == "second"
+    assert (received(tmp_path), incoming(tmp_path)) == ([name], [])
+
+
+@pytest.mark.parametrize("durability", ["commit", "sync"])
+@pytest.mark.parametrize("rule", ["keep", "reject"])
+@pytest.mark.parametrize("away", ["1.2.3", "1.2.3/1.2.3.4", "1.2.3/1.2.3.4/1.2.9.dcm"])
+def test_what_lies_behind_a_link_that_leads_nowhere_now_is_no_instance_that_is_kept(
+    world: World, tmp_path: Path, rule: str, durability: str, away: str
+) -> None:
+    _, handler = filing(world, tmp_path, on_duplicate=rule, durability=durability)
+    requestor, _ = world.associate(handler)
+    assert stored(world, requestor, source("1.2.9", 100)) == [0]
+    os.rename(tmp_path / "instances" / away, tmp_path / "elsewhere")
+    os.symlink(tmp_path / "on another disk", tmp_path / "instances" / away)
+    assert stored(world, requestor, source("1.2.9", 100)) == [0xA700]
+    assert incoming(tmp_path) == []
+
+
 @pytest.mark.parametrize("rule", ["replace", "keep"])
 def test_what_was_there_is_there_again_when_its_folder_cannot_be_synced(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str

@@ -67,7 +67,8 @@ class Duplicates:
     async def _finish(self, sink: InstanceSink, uid: str) -> int:
         path = sink.final_path()
         before = await self._path_of(uid)
-        if before is not None and before != path:
+        elsewhere = before is not None and before != path
+        if elsewhere and await self._archive.in_thread(_is_there, before):
             sink.abandon()
             if self._archive.files.on_duplicate == "keep":
                 return SUCCESS
@@ -102,6 +103,13 @@ class Duplicates:
                 if os.path.exists(path):
                     return path
         return None
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > 0
+    except FileNotFoundError:
+        return False
 
 
 def _folders_in(folder: str) -> list[str]:

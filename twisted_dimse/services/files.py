@@ -138,6 +138,11 @@ class InstanceFiles:
             with self._naming:
                 made_folder = self._in_folder(os.link, partial, final)
         except FileExistsError:
+            # Not so where a power cut left nothing of it, or behind a link that leads nowhere.
+            if not os.path.getsize(final):
+                with self._naming:
+                    os.rename(partial, final)
+                return False
             if self.on_duplicate == "reject":
                 raise StatusError(DUPLICATE_SOP_INSTANCE, "stored already") from None
             if self.durability == "sync":
