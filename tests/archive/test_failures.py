@@ -161,6 +161,22 @@ def test_what_the_disk_does_not_take_is_not_committed_and_not_waited_for(
         world.result(Deferred.fromCoroutine(commitment.commit(nobody, [Reference(CT, "1.2.8")])))
 
 
+def test_what_has_lost_its_end_is_not_committed(
+    world: World, archive: Archive, tmp_path: Path
+) -> None:
+    requestor = asking(world, archive)
+    nobody: Any = None
+    assert stored(world, requestor, *(image(uid) for uid in ("1.2.7", "1.2.8", "1.2.9"))) == [0] * 3
+    assert len(found(world, requestor)) == 3
+    os.truncate(archive.files.path_of("1.2.3", "1.2.3.4", "1.2.8"), 200)
+    assert stored(world, requestor, image("1.2.9", 5000)) == [0]  # which is as long as it should be
+    commitment = ArchiveCommitment(archive, {})
+    asked = [Reference(CT, uid) for uid in ("1.2.7", "1.2.8", "1.2.9")]
+    reasons = world.result(Deferred.fromCoroutine(commitment.commit(nobody, asked)))
+    assert reasons == {"1.2.7": None, "1.2.8": NO_SUCH_SOP_INSTANCE, "1.2.9": None}
+    assert len(world.lines("1.2.8.dcm: has lost its end, and is not committed")) == 1
+
+
 def test_when_postgresql_is_there_again_nobody_is_refused(
     world: World, tmp_path: Path, postgresql: PostgreSQL
 ) -> None:

@@ -93,7 +93,7 @@ class Duplicates:
             if reading:
                 return await archive.in_thread(self._path_in_folders, uid)
         held = await archive.in_thread(archive.index.held, [uid])
-        return archive.absolute(held[uid][1]) if uid in held else None
+        return archive.absolute(held[uid].path) if uid in held else None
 
     def _path_in_folders(self, uid: str) -> str | None:
         """In a thread: as the index will have it, of which the files are still read."""

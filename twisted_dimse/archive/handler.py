@@ -159,18 +159,21 @@ class Archive:
         self._folder.let_go(uid)
 
     def keep(self, uids: Sequence[str]) -> dict[str, str]:
-        """Have instances on the disk, if they are not yet: the SOP class of each that is here and
-        now is. Blocks. Raises `CannotKeep` where one cannot be synced."""
+        """Have instances on the disk, if they are not yet: the SOP class of each that is here, is
+        whole, and now is. Blocks. Raises `CannotKeep` where one cannot be synced."""
         kept: dict[str, str] = {}
         paths: list[str] = []
         held = self.index.held(uids)
         try:
-            for uid, (sop_class, relative) in held.items():
-                path = self._folder.absolute(relative)
+            for uid, one in held.items():
+                path = self._folder.absolute(one.path)
                 with suppress(FileNotFoundError):
+                    if one.is_cut(os.stat(path)):
+                        _log.error("{path}: has lost its end, and is not committed", path=path)
+                        continue
                     sync_file(path)
                     paths.append(path)
-                    kept[uid] = sop_class
+                    kept[uid] = one.sop_class
             sync_folders_of(paths, self._folder.instances)
         except OSError as error:
             raise CannotKeep(f"{error.filename}: {error.strerror or error}") from error

@@ -28,6 +28,7 @@ from twisted_dimse.archive.header import (
     STUDY_DATE,
     InstanceHeader,
     Level,
+    inode_of,
 )
 from twisted_dimse.datastream import decode_dataset
 from twisted_dimse.services.matching import name_groups
@@ -53,6 +54,19 @@ class Replaced(NamedTuple):
 
     path: str
     inode: int
+
+
+class Held(NamedTuple):
+    """An instance, and the length and the inode of its file as it was indexed."""
+
+    sop_class: str
+    path: str
+    length: int
+    inode: int
+
+    def is_cut(self, status: os.stat_result) -> bool:
+        """Whether its file has lost something; not one that took its name since."""
+        return self.inode in (0, inode_of(status)) and status.st_size != self.length
 
 
 class Index:
@@ -159,7 +173,8 @@ class Index:
         headers = list(headers)
         known = self.held([header.sop_instance_uid for header in headers])
         for header in headers:
-            if known.get(header.sop_instance_uid, ("", header.path))[1] == header.path:
+            uid = header.sop_instance_uid
+            if uid not in known or known[uid].path == header.path:
                 here[header.sop_instance_uid] = header
             else:
                 others.append(header)
@@ -282,14 +297,15 @@ class Index:
         """The number of instances."""
         return int(self.fetch(sa.select(sa.func.count()).select_from(schema.instances))[0][0])
 
-    def held(self, uids: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """SOP class and path of those of the instances ``uids`` that are here."""
+    def held(self, uids: Sequence[str]) -> dict[str, Held]:
+        """Those of the instances ``uids`` that are here."""
         table = schema.instances.c
-        found: dict[str, tuple[str, str]] = {}
+        length = table.offset + table.size
+        found: dict[str, Held] = {}
         for part in _parts(uids):
-            statement = sa.select(table.uid, table.sop_class, table.path)
-            for uid, sop_class, path in self.fetch(statement.where(table.uid.in_(part))):
-                found[uid] = (sop_class, path)
+            statement = sa.select(table.uid, table.sop_class, table.path, length, table.inode)
+            for uid, *more in self.fetch(statement.where(table.uid.in_(part))):
+                found[uid] = Held(*more)
         return found
 
 

@@ -123,7 +123,7 @@ def _put_right(
 
 def _paths_held(folder: ArchiveFolder, headers: Iterable[InstanceHeader]) -> dict[str, str]:
     held = folder.index.held([header.sop_instance_uid for header in headers])
-    return {uid: path for uid, (_, path) in held.items()}
+    return {uid: one.path for uid, one in held.items()}
 
 
 def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Finding]:

@@ -140,7 +140,7 @@ class Reader:
         noted = self._folder.journal.all_noted()
         held = self._index.held([uids[replaced.path] for replaced in older])
         for replaced in older:
-            _, newer = held[uids[replaced.path]]
+            newer = held[uids[replaced.path]].path
             if replaced.path not in noted and os.path.exists(self._folder.absolute(newer)):
                 remove(self._folder, replaced)
 
