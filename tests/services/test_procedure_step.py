@@ -283,6 +283,19 @@ def test_those_who_have_associated_for_it_are_told_of_changes(world: World) -> N
     assert len(told) == 5
 
 
+def test_who_makes_a_change_is_not_told_of_it(world: World) -> None:
+    node = Node(world)
+    told: list[int] = []
+    handler = Serving(n_event_report=lambda request: told.append(request.event_type))
+    contexts = [PROCEDURE_STEP, PROCEDURE_STEP_NOTIFICATION]
+    association = world.result(world.connect(node.place.peer, contexts=contexts, handler=handler))
+    world.result(create(association, STEP))
+    assert told == []
+    node(create, STEP)
+    assert told == [1]
+    world.result(association.release())
+
+
 def test_a_listener_that_fails_harms_nobody(world: World) -> None:
     node = Node(world)
     listener = world.result(

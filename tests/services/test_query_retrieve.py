@@ -400,6 +400,32 @@ def test_what_the_receiver_refuses_is_not_asked_for_again(world: World) -> None:
     assert place.connections == 2
 
 
+def test_the_outcome_of_several_associations_is_as_one_would_have_had_it(world: World) -> None:
+    """An SR is fetched over a second one; what the receiver refused on the first stays failed."""
+    receiver = Keeping("1.2.1.1.2")
+    place = archive(world)
+    outcome = fetch(world, place, {"StudyInstanceUID": "1.2.1"}, receiver, sop_classes=[CT])
+    assert place.connections == 2
+    assert receiver.uids == ["1.2.1.1.1", "1.2.1.2.1"]
+    assert (outcome.status, outcome.completed, outcome.failed) == (0xB000, 2, 1)
+    assert outcome.failed_sop_instance_uids == ("1.2.1.1.2",)
+
+
+def test_roles_that_the_caller_asks_for_are_proposed(world: World) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    class Seeing(QueryRetrieveHandler):
+        def get(self, request: Any) -> Any:
+            found = request.association.accepted
+            seen.extend((one.scu, one.scp) for one in found if one.abstract_syntax == CT)
+            return super().get(request)
+
+    place = serving(world, Seeing(lambda: ALL))
+    keys = {"StudyInstanceUID": "1.2.2"}
+    fetch(world, place, keys, Keeping(), sop_classes=[CT], roles={CT: "both"})
+    assert set(seen) == {(True, True)}
+
+
 def test_a_transfer_syntax_that_we_do_not_take_fails_and_is_named(world: World) -> None:
     held = many_classes(JPEG, 1)
     place = serving(world, AnyClass(lambda: held))
