@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import struct
 import tempfile
 import warnings
@@ -336,3 +338,29 @@ def test_folders_are_walked_in_order_of_name(tmp_path: Path) -> None:
     found = [Path(path).relative_to(tmp_path).as_posix() for path in expand_paths([str(tmp_path)])]
     assert found == ["c.dcm", "a/x/3.dcm", "b/1.dcm", "b/2.dcm"]
     assert list(expand_paths([tmp_path / "c.dcm", "absent"])) == [str(tmp_path / "c.dcm"), "absent"]
+
+
+def test_links_to_folders_are_followed_and_not_round_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "1.dcm").touch()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "linked").symlink_to(tmp_path / "there")
+    (tmp_path / "here" / "round").symlink_to(tmp_path / "here")
+    assert list(expand_paths([tmp_path / "here"])) == [f"{tmp_path}/here/linked/1.dcm"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "1.dcm").touch()
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = [Path(path).name for path in expand_paths([tmp_path])]
+    assert found == ["1.dcm", "closed"]

@@ -20,7 +20,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -448,13 +448,34 @@ def _syntax_of(dataset: Any) -> str:
 
 
 def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> Iterable[str]:
-    """The files that ``paths`` name, folders walked in order of name."""
+    """The files that ``paths`` name, folders walked in order of name. A folder that cannot be
+    listed is among them: who opens it learns why."""
     for path in paths:
         name = os.fspath(path)
         if not os.path.isdir(name):
             yield name
             continue
-        for folder, folders, files in os.walk(name):
-            folders.sort()
-            for file in sorted(files):
-                yield os.path.join(folder, file)
+        unlisted: list[OSError] = []
+        yield from files_below(name, unlisted)
+        yield from (os.fspath(error.filename) for error in unlisted)
+
+
+def files_below(top: str, unlisted: list[OSError]) -> Iterator[str]:
+    """The files below a folder, in order of name; errors of folders go to ``unlisted``. A link to
+    a folder is followed, once, unless it leads to what it lies in."""
+    followed: set[str] = set()
+
+    def leads_on(path: str) -> bool:
+        if not os.path.islink(path):
+            return True
+        target = os.path.realpath(path)
+        inside = f"{os.path.realpath(os.path.dirname(path))}/".startswith(f"{target}/")
+        if inside or target in followed:
+            return False
+        followed.add(target)
+        return True
+
+    for where, folders, files in os.walk(top, onerror=unlisted.append, followlinks=True):
+        folders[:] = (name for name in sorted(folders) if leads_on(os.path.join(where, name)))
+        for file in sorted(files):
+            yield os.path.join(where, file)

@@ -156,27 +156,6 @@ class ArchiveFolder:
         self.close()
 
 
-def files_below(top: str, unlisted: list[OSError]) -> Iterator[str]:
-    """The files below a folder, in order of name; errors of folders go to ``unlisted``. A link to
-    a folder is followed, once, unless it leads to what it lies in."""
-    followed: set[str] = set()
-
-    def leads_on(path: str) -> bool:
-        if not os.path.islink(path):
-            return True
-        target = os.path.realpath(path)
-        inside = f"{os.path.realpath(os.path.dirname(path))}/".startswith(f"{target}/")
-        if inside or target in followed:
-            return False
-        followed.add(target)
-        return True
-
-    for where, folders, files in os.walk(top, onerror=unlisted.append, followlinks=True):
-        folders[:] = (name for name in sorted(folders) if leads_on(os.path.join(where, name)))
-        for file in sorted(files):
-            yield os.path.join(where, file)
-
-
 def _open_for_locks(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 

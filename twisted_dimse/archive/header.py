@@ -177,8 +177,6 @@ class InstanceHeader:
     @classmethod
     def read(cls, path: str) -> InstanceHeader:
         """Raises `OSError`, and `Unindexable` for what has no place in an index."""
-        if not is_text(path):
-            raise Unindexable(f"{os.fsencode(path)!r}: a name that is not in UTF-8")
         try:
             source = FileSource.of(path)
         except ValueError as error:

@@ -21,9 +21,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from twisted_dimse.archive.folder import ArchiveFolder, files_below
+from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import InstanceHeader, Unindexable, is_text
 from twisted_dimse.archive.index import Replaced
+from twisted_dimse.datastream import files_below
 
 _PAUSE = 0.25  # seconds after the last instance
 _MANY = 2000  # instances that do not wait for a pause

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from twisted_dimse.archive import schema
-from twisted_dimse.archive.folder import ArchiveFolder, files_below
+from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import InstanceHeader, Unindexable, inode_of, is_text
 from twisted_dimse.archive.index import Replaced
 from twisted_dimse.archive.indexer import add_those_that_can_be, headers_of
-from twisted_dimse.datastream import expand_paths, part10_header
+from twisted_dimse.datastream import expand_paths, files_below, part10_header
 from twisted_dimse.services.syncing import sync_folders_of
 from twisted_dimse.uids import is_valid_uid
 
@@ -56,6 +56,8 @@ def verify(folder: ArchiveFolder) -> Iterator[Finding]:
         relative = folder.relative(path)
         expected = known.pop(relative, None)
         try:
+            if not is_text(relative):
+                raise Unindexable(f"{path}: a name that is not in UTF-8")
             header = replace(InstanceHeader.read(path), path=relative)
         except (OSError, Unindexable) as error:
             if isinstance(error, OSError):
@@ -136,7 +138,10 @@ def import_files(folder: ArchiveFolder, paths: Iterable[str]) -> Iterator[Findin
     for path in expand_paths(paths):
         try:
             header = _take_in(folder, path)
-        except (OSError, Unindexable) as error:
+        except OSError as error:
+            yield Finding(path, error.strerror or str(error))
+            continue
+        except Unindexable as error:
             yield Finding(path, str(error).removeprefix(f"{path}: "))
             continue
         batch.append(header)
