@@ -240,7 +240,7 @@ class Retrieval:
             self._ahead.appendleft(source)
             return
         except OSError as error:
-            self._blame(error.strerror or str(error), str(error))
+            self._blame(f"an instance cannot be read: {error.strerror or error}")
         except (DimseError, ValueError) as error:
             self._blame(str(error))
         except Exception as error:  # a source may be anybody's

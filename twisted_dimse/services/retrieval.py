@@ -144,6 +144,7 @@ class Retrieval:
         self._progress = progress
         self._receiving = Receiving(handler)
         self._proposed: set[tuple[str, str]] = set()
+        self._accepted: set[tuple[str, str]] = set()
         self._before = RetrieveOutcome(SUCCESS)
 
     async def run(self) -> RetrieveOutcome:
@@ -173,8 +174,9 @@ class Retrieval:
         if category(outcome.status) is not Category.FAILURE:
             return outcome
         comment = outcome.command.get("ErrorComment") or ""
-        if missing:
-            uids = {each.sop_class_uid for each in missing if each.sop_class_uid}
+        unserved = [each for each in missing if not self._accepted.issuperset(self._pairs_of(each))]
+        if unserved:
+            uids = {each.sop_class_uid for each in unserved if each.sop_class_uid}
             names = sorted(name_of(uid) for uid in uids) or ["them"]
             comment = f"no presentation context serves {', '.join(names)}"
         raise StatusError(
@@ -207,6 +209,9 @@ class Retrieval:
 
     async def _get(self, association: Association, identifier: Dataset) -> RetrieveOutcome:
         """One C-GET. What is sent is counted with what was before."""
+        self._accepted.update(
+            (context.abstract_syntax, context.transfer_syntax) for context in association.accepted
+        )
         try:
             outcome = await association.get(
                 identifier, level=None, model=self._model, progress=self._report
