@@ -13,6 +13,9 @@ from patients import ROOT, json_lines
 from peers import DIMSE, Running, Server, dcmtk, dimse, pynetdicom
 from terminals import on_terminal
 
+from twisted_dimse.cli.suboperations import _in_words
+from twisted_dimse.results import RetrieveOutcome
+
 ALL_WELL = {
     "status": 0,
     "completed": 3,
@@ -89,6 +92,22 @@ def test_an_interrupt_ends_a_move_within_two_seconds(archive: Server) -> None:
     assert moving.wait(10) == 130
     assert time.monotonic() - begun < 2
     assert any("> A-ABORT" in line for line in moving.err)
+    assert moving.err[-1] == "dimse: interrupted"
+
+
+def test_how_far_it_came_is_said_in_counts() -> None:
+    assert _in_words(RetrieveOutcome(0xFF00, 2, 0, 0, 3)) == "2 completed, 3 remaining"
+
+
+def test_a_get_of_files_that_are_gone_says_so(files: Path, tmp_path: Path) -> None:
+    with peers.serving() as server:
+        dimse("store", server.peer, files / "P2-1.dcm").succeeded()
+        dimse("find", server.peer).succeeded()  # which waits until it is in the index
+        server.stored[0].unlink()
+        done = dimse("get", server.peer, "-k", f"StudyInstanceUID={ROOT}.2", "-od", tmp_path)
+    assert done.status == 1
+    assert "an instance cannot be read: No such file or directory\n" in done.err
+    assert "context" not in done.err
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -79,6 +80,25 @@ def test_a_deflated_file_goes_inflated_where_that_is_all_that_is_taken(
     (came,) = there.iterdir()
     assert dcmread(came).file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
     assert dcmread(came).PatientName == "Doe^Jane"
+
+
+def test_a_folder_that_is_no_archive_is_not_made_one(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(files / "P1-1.dcm", tmp_path)
+    for words in (["verify"], ["delete", "1.2.3"]):
+        with pytest.raises(SystemExit) as end:
+            main(["archive", *words, "--directory", str(tmp_path)])
+        assert end.value.code == 2
+        assert "no archive" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["P1-1.dcm"]
+
+
+def test_a_link_that_leads_nowhere_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "away.dcm").symlink_to(tmp_path / "nothing")
+    done = dimse("archive", "import", tmp_path, "--directory", tmp_path / "archive")
+    assert done.status == 1
+    assert f"dimse: {tmp_path}/away.dcm: No such file or directory\n" in done.err
 
 
 def test_an_archive_is_filled_checked_and_cleared(files: Path, tmp_path: Path) -> None:

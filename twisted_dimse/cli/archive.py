@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from twisted_dimse.cli.bar import TIME_TAKEN, Bar
+from twisted_dimse.cli.output import json_line
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,6 +97,8 @@ def delete(uid: str, directory: str, database: str | None, **options: Any) -> in
 def _check_exists(directory: str) -> None:
     if not os.path.isdir(directory):
         raise click.UsageError(f"--directory {directory}: no such folder.")
+    if not os.path.isdir(os.path.join(directory, "instances")):
+        raise click.UsageError(f"--directory {directory}: no archive, which has instances in it.")
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def _show(findings: Iterable[Any], done: str, as_json: bool, quiet: bool, debug:
         bar.stop()
     sums = {done: total - left, "mended": mended, "problems": left}
     if as_json:
-        click.echo(json.dumps(sums))
+        click.echo(json_line(sums))
     elif not quiet:
         problems = "1 problem" if left == 1 else f"{left} problems"
         click.echo(f"{total - left} {done}, {mended} mended, {problems}")
@@ -142,7 +144,7 @@ def _show(findings: Iterable[Any], done: str, as_json: bool, quiet: bool, debug:
 def _show_one(finding: Any, as_json: bool, bar: Bar) -> None:
     if as_json:
         line = {"path": finding.path, "problem": finding.problem or None, "mended": finding.mended}
-        click.echo(json.dumps(line))
+        click.echo(json_line(line))
     elif finding.problem:
         mended = "; mended" if finding.mended else ""
         bar.write(f"dimse: {finding.path}: {finding.problem}{mended}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +15,7 @@ import click
 
 from twisted_dimse.cli import configuration
 from twisted_dimse.cli.bar import Bar
+from twisted_dimse.cli.output import json_line
 from twisted_dimse.peer import Peer, valid_ae_title
 
 DEFAULT_CALLING, DEFAULT_CALLED = "DIMSE-SCU", "ANY-SCP"
@@ -41,6 +41,7 @@ class Common:
     def __post_init__(self) -> None:
         self._user_identity = self._identity()  # its file is read before anybody is called
         self.bar = Bar(False, "")
+        self.unheard: Callable[[OSError], object] = lambda error: None
 
     def connect_options(self) -> dict[str, Any]:
         """The keyword arguments for `twisted_dimse.connect`."""
@@ -89,10 +90,18 @@ class Common:
         if not (self.as_json or self.quiet):
             self.bar.write(text)
 
+    def mention(self, text: str) -> None:
+        """The same from within what receives instances, which is none the worse where nobody reads
+        of it: that ends the command."""
+        try:
+            self.say(text)
+        except OSError as error:
+            self.unheard(error)
+
     def put(self, value: dict[str, Any]) -> None:
         """A line for a program, with --json."""
         if self.as_json:
-            click.echo(json.dumps(value, ensure_ascii=False))
+            click.echo(json_line(value))
 
     def complain(self, text: str) -> None:
         self.bar.write(f"dimse: {text}", err=True)
@@ -286,6 +295,7 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
     from twisted.internet import reactor as imported
     from twisted.internet.defer import CancelledError, Deferred
     from twisted.internet.task import deferLater
+    from twisted.python.failure import Failure
 
     from twisted_dimse.cli.errors import INTERRUPTED, explain
 
@@ -314,10 +324,16 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
             return deferLater(reactor, 0.05, lambda: None)
         return None
 
+    def unheard(error: OSError) -> None:
+        if not failures:
+            failures.append(Failure(error))
+            reactor.callLater(0, lambda: running and running[0].cancel())
+
     def start() -> None:
         running.append(Deferred.fromCoroutine(work(reactor)))  # type: ignore[arg-type]
         running[0].addBoth(ended)
 
+    common.unheard = unheard
     reactor.callWhenRunning(start)
     reactor.addSystemEventTrigger("before", "shutdown", interrupted)
     gc.freeze()  # of what was imported nothing is garbage, and a look at it is a pause in what runs
@@ -327,6 +343,8 @@ def run(work: Callable[[Any], Awaitable[int]], common: Common) -> int:
             failures[0].raiseException()
         text, status[0] = explain(failures[0].value, common.peer, common.calling)
         common.complain(text)
+    elif status[0] == INTERRUPTED:
+        common.complain("interrupted")
     sys.stdout.flush()
     return status[0]
 

@@ -33,6 +33,8 @@ def explain(error: BaseException, peer: object = None, calling: str = "") -> tup
         return f"cannot listen at {where}: {why.strerror or why}", NO_ASSOCIATION
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}", WRONG_USAGE
+    if isinstance(error, OSError):
+        return f"the output cannot be written: {error.strerror or error}", 1
     return f"{type(error).__name__}: {error}", 1
 
 

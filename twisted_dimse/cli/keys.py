@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from twisted_dimse.errors import printable
 
 _STEP = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<item>\d{1,4})\])?")
 
@@ -43,11 +46,23 @@ def dataset_of(keys: Iterable[str], file: str | None) -> Any:
 
     dataset = read_dataset(file) if file is not None else Dataset()
     for key in keys:
+        _check_is_text(key)
         try:
             merge(dataset, as_dataset(_nested(key)))
         except ValueError as error:
             raise click.UsageError(f"-k {key}: {error}.") from None
     return dataset
+
+
+def _check_is_text(key: str) -> None:
+    """What is no text here would be sent with "?" in it, which matches anything."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise click.UsageError(
+            f"-k {printable(key)}: not in the character encoding of this terminal,"
+            f" {sys.getfilesystemencoding()}."
+        ) from None
 
 
 def _nested(key: str) -> dict[str, Any]:
@@ -104,10 +119,10 @@ def read_dataset(path: str) -> Any:
         return _from_part10(octets)
     except OSError as error:
         raise click.UsageError(f"--dataset {path}: {error.strerror}.") from None
-    except Exception as error:
-        raise click.UsageError(
-            f"--dataset {path}: no DICOM JSON and no Part 10 ({error})."
-        ) from None
+    except json.JSONDecodeError as error:
+        raise click.UsageError(f"--dataset {path}: no JSON: {error}.") from None
+    except Exception:
+        raise click.UsageError(f"--dataset {path}: no DICOM JSON and no Part 10.") from None
 
 
 def _from_json(octets: bytes) -> Any:

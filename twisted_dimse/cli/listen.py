@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from twisted_dimse import telemetry
 from twisted_dimse.cli.common import impatience_ends_at_once
+from twisted_dimse.cli.output import json_line
 from twisted_dimse.errors import printable
 from twisted_dimse.peer import in_words, valid_ae_title
 
@@ -91,6 +91,7 @@ class _Tell:
     quiet: bool
     trace: bool
     received: int = 0
+    unheard: Callable[[OSError], object] = lambda error: None
 
     def __post_init__(self) -> None:
         if self.trace:
@@ -101,8 +102,15 @@ class _Tell:
             telemetry.subscribe(self._associations)
 
     def stored(self, request: Any, path: str) -> None:
-        """An instance is there; ``path`` is empty where it was not kept."""
+        """An instance is there; ``path`` is empty where it was not kept. Where nobody reads of it
+        the instance is none the worse, and we end."""
         self.received += 1
+        try:
+            self._put(request, path)
+        except OSError as error:
+            self.unheard(error)
+
+    def _put(self, request: Any, path: str) -> None:
         if self.as_json:
             line = {
                 "path": path or None,
@@ -111,7 +119,7 @@ class _Tell:
                 "transfer_syntax": request.context.transfer_syntax,
                 "calling_ae_title": request.association.calling_ae_title,
             }
-            click.echo(json.dumps(line))
+            click.echo(json_line(line))
         elif not self.quiet:
             click.echo(path or request.sop_instance_uid)
 
@@ -166,6 +174,7 @@ def _serve(endpoint: str, handler: Any, tell: _Tell, **options: Any) -> int:
 
     reactor: Any = imported
     failed: list[str] = []
+    unread: list[OSError] = []
     factory = AssociationFactory(handler, **options)
     try:
         server = serverFromString(reactor, endpoint)
@@ -191,12 +200,20 @@ def _serve(endpoint: str, handler: Any, tell: _Tell, **options: Any) -> int:
         reactor.callLater(1, factory.close_all)
         return factory.drained()
 
+    def unheard(error: OSError) -> None:
+        if not unread:
+            reactor.callLater(0, reactor.stop)
+        unread.append(error)
+
+    tell.unheard = unheard
     reactor.callWhenRunning(start)
     reactor.addSystemEventTrigger("before", "shutdown", end)
     reactor.run()
     if failed:
         click.echo(f"dimse: {endpoint}: {failed[0]}", err=True)
         return 3
+    if unread:
+        raise unread[0]
     if not tell.as_json:
         tell.aside(f"{tell.received} received")
     return 130

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from twisted_dimse.cli import output
+
 COMMANDS = {
     "echo": "Ask a peer whether it answers (C-ECHO).",
     "store": "Send files and folders (C-STORE).",
@@ -92,6 +94,7 @@ def dimse(context: click.Context) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The console script: ends the process with the exit status of the interface."""
+    output.prepare()
     atexit.register(gc.freeze)  # at the end there is a tenth of a second of garbage to look for
     words = sys.argv[1:] if args is None else args
     debug = "--debug" in words
@@ -107,6 +110,7 @@ def main(args: list[str] | None = None) -> None:
         print(f"dimse: {error.format_message()}", file=sys.stderr)
         status = 2
     except (click.Abort, KeyboardInterrupt):
+        print("dimse: interrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:
         sys.stdout = None  # type: ignore[assignment]

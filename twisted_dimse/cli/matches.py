@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import re
 import shutil
 import sys
@@ -23,6 +22,7 @@ import click
 
 from twisted_dimse.cli.common import Common
 from twisted_dimse.cli.models import COLUMNS, Question
+from twisted_dimse.cli.output import json_line
 from twisted_dimse.errors import printable
 
 Path = tuple[int, ...]
@@ -66,7 +66,7 @@ _DISPENSABLE = (
 def writer(common: Common, question: Question, as_csv: bool) -> Callable[[Any], None]:
     """What to call with each match."""
     if common.as_json:
-        return lambda match: click.echo(json.dumps(json_model(match), ensure_ascii=False))
+        return lambda match: click.echo(json_line(json_model(match)))
     if as_csv:
         return _csv_writer(question)
     return _Table(question).write

@@ -6,7 +6,6 @@ CLASS_UID and INSTANCE_UID are UIDs, or their keywords in PS3.6 where they have 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import click
 
 from twisted_dimse.cli.common import Common, common_options, run, take_common, words_argument
 from twisted_dimse.cli.keys import dataset_of, key_options
+from twisted_dimse.cli.output import json_line
 
 _Call = Callable[[Any], Awaitable[Any]]
 
@@ -250,7 +250,7 @@ class _Target:
         model = json_model(dataset) if dataset is not None else None
         uid = instance or self.instance or None
         line = {"status": status, "sop_instance_uid": uid, "dataset": model}
-        click.echo(json.dumps(line, ensure_ascii=False))
+        click.echo(json_line(line))
 
     def _tell(self, response: Any) -> None:
         """The answer for a person."""
@@ -261,7 +261,7 @@ class _Target:
         if response.status:
             words = meaning(response.status, response.command.name)
             self.common.say(f"status 0x{response.status:04X} ({words})")
-        if not self.instance:
+        if not self.instance and response.sop_instance_uid:
             self.common.say(response.sop_instance_uid)
         for path in paths_of(response.dataset) if response.dataset is not None else ():
             text = printable(texts_at(response.dataset, path))

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from twisted_dimse.cli.output import json_line
 from twisted_dimse.datastream import FileSource
 from twisted_dimse.services.storage import StoreOutcome
 
@@ -47,7 +48,7 @@ class Report:
             "status": outcome.status,
             "error": outcome.error or None,
         }
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.write(json_line(line, "utf-8") + "\n")
         self._file.flush()
 
     def __enter__(self) -> Report:

@@ -149,7 +149,7 @@ def _filing(directory: str, common: Common) -> Any:
 
     def stored(_request: Any, path: str) -> None:
         if common.verbose:
-            common.say(path)
+            common.mention(path)
 
     return FilingHandler(files, stored)
 

@@ -78,6 +78,6 @@ def _in_words(outcome: RetrieveOutcome) -> str:
     )
     parts += [f"{count} {word}" for count, word in counts if count]
     text = ", ".join(parts)
-    if category(outcome.status) in (Category.SUCCESS, Category.FAILURE):
-        return text  # a failure has a line of its own
+    if category(outcome.status) is not Category.WARNING:
+        return text  # any other end has a line of its own
     return f"{text}; status 0x{outcome.status:04X} ({meaning(outcome.status, 'C-MOVE')})"
