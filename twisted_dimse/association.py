@@ -465,10 +465,12 @@ class Association(ServiceUser):
         message = OutgoingMessage(context_id, commands.encode(response), data)
         self.protocol.send(message, soon=soon)
 
-    def send_encoded(self, context_id: int, response: bytes) -> None:
+    def send_encoded(
+        self, context_id: int, response: bytes, data: bytes | None = None, *, soon: bool = False
+    ) -> None:
         """Send a response that is encoded, and of which nobody wants to know."""
         if not self._over:
-            self.protocol.send(OutgoingMessage(context_id, response))
+            self.protocol.send(OutgoingMessage(context_id, response, data), soon=soon)
 
     def _message_received(self, context_id: int, command: CommandSet) -> None:
         self.messages += 1

@@ -340,21 +340,42 @@ class Performer:
         """Send a handler's matches as the peer takes them; gives the final answer."""
         sender = self._association.protocol.sender
         values = ManyValues(given, None, self._association.reactor)
+        encoded: dict[int, bytes] = {}
         try:
             while not request.cancelled:
                 match = await values.next()
                 if match is ManyValues.END:
                     return SUCCESS
                 status, dataset = match if isinstance(match, tuple) else (PENDING, match)
-                if dataset is None or category(_checked_status(status)) is not Category.PENDING:
+                if dataset is None or (
+                    status not in encoded
+                    and category(_checked_status(status)) is not Category.PENDING
+                ):
                     return status, dataset
-                self._send(request, status, dataset, {}, soon=True)
+                self._send_match(request, status, dataset, encoded)
                 if sender.congested:
                     sender.pump()
                     await sender.drained()
             return CANCEL
         finally:
             await values.close()
+
+    def _send_match(
+        self, request: Request, status: int, dataset: Any, encoded: dict[int, bytes]
+    ) -> None:
+        """Send one of many answers; their command sets differ in nothing but the status, and
+        ``encoded`` keeps one for each."""
+        if telemetry.subscribers:
+            self._send(request, status, dataset, {}, soon=True)
+            return
+        data = _octets_of(request, dataset)
+        command = encoded.get(status)
+        if command is None:
+            response = commands.response_to(request.command)
+            response["Status"] = status
+            response["CommandDataSetType"] = commands.DATA_SET_FOLLOWS
+            command = encoded[status] = commands.encode(response)
+        self._association.send_encoded(request.context.id, command, data, soon=True)
 
     async def _get(self, request: Request, given: Any) -> Any:
         return await self._retrieve(request, given, None)
@@ -426,11 +447,7 @@ class Performer:
         response = commands.response_to(request.command)
         response["Status"] = status
         if dataset is not None:
-            data = (
-                dataset
-                if isinstance(dataset, bytes)
-                else encode_dataset(dataset, request.context.transfer_syntax)
-            )
+            data = _octets_of(request, dataset)
             response["CommandDataSetType"] = commands.DATA_SET_FOLLOWS
         if elements:
             response.update(elements)
@@ -463,6 +480,13 @@ class Performer:
 
 def _nothing(_result: object) -> None:
     pass
+
+
+def _octets_of(request: Request, dataset: Any) -> bytes:
+    """A data set as it goes out, unless it is encoded already."""
+    if isinstance(dataset, bytes):
+        return dataset
+    return encode_dataset(dataset, request.context.transfer_syntax)
 
 
 # Services whose handlers may give many values, and the method that sends them.

@@ -10,15 +10,14 @@ An answer is a Dataset, or its octets where they can be taken from the index as 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
-from pydicom import Dataset
+from pydicom import Dataset, charset
 from pydicom.dataelem import RawDataElement
-from pydicom.tag import BaseTag
 
 from twisted_dimse.archive import matching
 from twisted_dimse.archive.header import Level
-from twisted_dimse.archive.octets import Octets, Value
+from twisted_dimse.archive.octets import AS_TEXT, Octets, Value
 from twisted_dimse.datastream import decode_dataset
 from twisted_dimse.services.matching import (
     CONTROL,
@@ -60,9 +59,10 @@ class Answering:
         self.computed = {
             tag: make() for tag, make in matching.computed_attributes(level).items() if tag in keys
         }
+        ours = {RETRIEVE_AE_TITLE: ae_title, INSTANCE_AVAILABILITY: "ONLINE"}
+        self._of_ours = [(tag, text) for tag, text in ours.items() if tag in keys]
         self._keys = keys
         self._levels = len(matching.levels_down_to(level))
-        self._ae_title = ae_title
         self._matches = matcher(keys, rules)
         self._octets = Octets(keys, transfer_syntax)
         self._conditions = _conditions_on(keys, rules)
@@ -74,7 +74,7 @@ class Answering:
             elements = self._octets.elements(headers)
             if elements is not None:
                 for tag, text in self._beside(row):
-                    elements[tag] = Value(_VRS.get(tag, "IS").encode(), text.encode())
+                    elements[tag] = _VRS.get(tag, "IS").encode(), text.encode()
                 asked = self._asked_for(elements)
                 if asked is not None:
                     if not self._matches(asked):
@@ -85,28 +85,25 @@ class Answering:
         entity = self._entity(row)
         return requested(entity, self._keys) if self._matches(entity) else None
 
-    def _asked_for(self, elements: dict[int, Value]) -> Dataset | None:
+    def _asked_for(self, elements: dict[int, Value]) -> Any:
         """What the conditions look at, as far as its character set does not matter."""
         assert self._conditions is not None
-        entity = Dataset()
+        entity = _Looked()
         for tag in self._conditions:
             value = elements.get(tag)
             if value is None:
                 continue
             vr, octets = value
-            if not octets.isascii() or b"\x1b" in octets:
+            if vr not in AS_TEXT or not octets.isascii() or b"\x1b" in octets:
                 return None
-            entity[tag] = RawDataElement(
-                BaseTag(tag), vr.decode(), len(octets), octets, 0, False, True
-            )
+            entity[tag] = RawDataElement(tag, vr.decode(), len(octets), octets, 0, False, True)  # type: ignore[arg-type]
         return entity
 
     def _beside(self, row: Any) -> Iterable[tuple[int, str]]:
         """What the files do not say of an entity, by tag."""
         for tag, value in zip(self.computed, row[self._levels :], strict=True):
             yield tag, "" if value is None else str(value)
-        yield RETRIEVE_AE_TITLE, self._ae_title
-        yield INSTANCE_AVAILABILITY, "ONLINE"
+        yield from self._of_ours
 
     def _entity(self, row: Any) -> Dataset:
         """The attributes of one row, from the patient's down."""
@@ -114,6 +111,15 @@ class Answering:
         for tag, text in self._beside(row):
             entity.add_new(tag, _VRS.get(tag, "IS"), text.split("\\") if text else None)
         return entity
+
+
+class _Looked(dict[int, RawDataElement]):
+    """As much of a Dataset as conditions look at, at a tenth of the cost: elements in plain
+    ASCII."""
+
+    get_item = dict.get
+    original_character_set: ClassVar = ""
+    _character_set: ClassVar = charset.default_encoding
 
 
 def _conditions_on(keys: Dataset, rules: Rules) -> list[int] | None:

@@ -12,8 +12,7 @@ left out, in another order. `Octets` makes such an answer, or says that it is no
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydicom import Dataset
 
@@ -23,22 +22,21 @@ from twisted_dimse.services.matching import CONTROL, QUERY_RETRIEVE_LEVEL
 from twisted_dimse.services.values import SPECIFIC_CHARACTER_SET, tags_of, vr_of
 from twisted_dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
+_HEADER = struct.Struct("<I2sH")  # the tag's halves the other way round
 _ELEMENT = struct.Struct("<HH2sH")
 _IMPLICIT_ELEMENT = struct.Struct("<HHI")
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT"))
 _TEXT = frozenset((b"LO", b"LT", b"PN", b"SH", b"ST"))  # in the data set's character set
 _PLAIN = frozenset((b"AE", b"AS", b"CS", b"DA", b"DT", b"TM", b"UI"))
 _NUMERALS = frozenset((b"DS", b"IS"))
+AS_TEXT = _TEXT | _PLAIN | _NUMERALS  # whose values are compared as they stand
 _ONE_VALUE = frozenset((b"LT", b"ST"))
 _CODECS = {"ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8"}
 _DIGITS = frozenset(b"0123456789")
 
 
-class Value(NamedTuple):
-    """An element without its tag, as Explicit VR Little Endian has it."""
-
-    vr: bytes
-    octets: bytes
+# An element without its tag, as Explicit VR Little Endian has it: its VR, and its octets.
+Value = tuple[bytes, bytes]
 
 
 class Octets:
@@ -57,82 +55,80 @@ class Octets:
             tag & 0x10000 or vr_of(keys, tag) == "SQ" for tag in self._tags
         )
         if self.possible:
-            self._without_value = {tag: self._empty(keys, tag) for tag in self._tags}
+            self._without_value = [(tag, self._empty(keys, tag)) for tag in self._tags]
             self._named: dict[tuple[str, ...], bytes] = {(): b""}
+            looked_at = (*self._tags, *tags_of(keys), SPECIFIC_CHARACTER_SET)
+            self._wanted = {(tag & 0xFFFF) << 16 | tag >> 16: tag for tag in looked_at}
 
     def elements(self, headers: Iterable[bytes]) -> dict[int, Value] | None:
-        """The elements of an entity; None where their octets do not say all."""
+        """The elements of an entity that the keys name, and its character set; None where their
+        octets do not say all."""
         found: dict[int, Value] = {}
         character_sets = set()
         for header in headers:
-            one = _elements(header)
-            if one is None:
+            found.pop(SPECIFIC_CHARACTER_SET, None)
+            if not _add_elements(header, self._wanted, found):
                 return None
-            character_sets.add(one.get(SPECIFIC_CHARACTER_SET))
-            found.update(one)
+            character_sets.add(found.get(SPECIFIC_CHARACTER_SET))
         return found if len(character_sets) == 1 else None
 
     def answer(self, elements: dict[int, Value]) -> bytes | None:
         """The answer for an entity; None where more has to be looked at than octets."""
         pack = self._pack
         assert pack is not None
-        chosen: list[tuple[int, bytes, bytes]] = []  # those that the entity has
-        plain = True
-        for tag in self._tags:
+        parts = [b""]  # the first is for the character set
+        text: list[tuple[int, int, bytes, bytes]] = []  # not in ASCII: where, tag, VR, octets
+        for tag, without_value in self._without_value:
             value = elements.get(tag)
             if value is None or tag == QUERY_RETRIEVE_LEVEL:
+                parts.append(without_value)
                 continue
             vr, octets = value
             known = _normal(vr, octets)
-            if known is None:
+            if known is None or b"\x1b" in known:
                 return None
-            if not known.isascii() or b"\x1b" in known:
-                if vr not in _TEXT or b"\x1b" in known:
+            if not known.isascii():
+                if vr not in _TEXT:
                     return None
-                plain = False
-            chosen.append((tag, vr, known))
+                text.append((len(parts), tag, vr, known))
+            parts.append(pack(tag, vr, known))
         terms = _single_term(elements.get(SPECIFIC_CHARACTER_SET))
         if terms is None:
             return None
-        if plain:
-            terms = self._terms or terms
-        else:
-            written = self._in_one_character_set(chosen, terms)
+        if text:
+            written = self._in_one_character_set(text, terms)
             if written is None:
                 return None
-            chosen, terms = written
-        found = {tag: pack(tag, vr, octets) for tag, vr, octets in chosen}
-        parts = [found.get(tag, self._without_value[tag]) for tag in self._tags]
-        return b"".join((self._character_set(terms), *parts))
+            encoded, terms = written
+            for (place, tag, vr, _), octets in zip(text, encoded, strict=True):
+                parts[place] = pack(tag, vr, octets)
+        else:
+            terms = self._terms or terms
+        parts[0] = self._character_set(terms)
+        return b"".join(parts)
 
     def _in_one_character_set(
-        self, chosen: Sequence[tuple[int, bytes, bytes]], terms: tuple[str, ...]
-    ) -> tuple[list[tuple[int, bytes, bytes]], tuple[str, ...]] | None:
-        """The values, and the first character set in which they can be written: that of the keys,
-        their own; None where that is not so simple."""
-        own = _CODECS.get(terms[0]) if len(terms) == 1 else None
+        self, text: Sequence[tuple[int, int, bytes, bytes]], terms: tuple[str, ...]
+    ) -> tuple[list[bytes], tuple[str, ...]] | None:
+        """The octets of what is not in ASCII in the first character set in which all of it can be
+        written: that of the keys, their own; None where that is not so simple."""
+        own = _codec(terms)
         if own is None:
             return None
         try:
-            texts = [
-                (tag, vr, octets.decode(own).rstrip(" "))
-                for tag, vr, octets in chosen
-                if vr in _TEXT
-            ]
+            texts = [octets.decode(own).rstrip(" ") for *_, octets in text]
         except UnicodeDecodeError:
             return None
-        rest = [one for one in chosen if one[1] not in _TEXT]
         for candidate in (self._terms, terms):
             if not candidate:
                 continue
-            codec = _CODECS.get(candidate[0]) if len(candidate) == 1 else None
+            codec = _codec(candidate)
             if codec is None:
                 return None
             try:
-                encoded = [(tag, vr, _even(text.encode(codec), b" ")) for tag, vr, text in texts]
+                return [_even(one.encode(codec), b" ") for one in texts], candidate
             except UnicodeEncodeError:
                 continue
-            return encoded + rest, candidate
         return None
 
     def _character_set(self, terms: tuple[str, ...]) -> bytes:
@@ -156,21 +152,26 @@ class Octets:
         return encode_dataset(dataset, self._transfer_syntax)
 
 
-def _elements(header: bytes) -> dict[int, Value] | None:
-    """The elements of a header by tag; None where one has no length."""
-    found: dict[int, Value] = {}
-    at, end = 0, len(header)
+def _codec(terms: tuple[str, ...]) -> str | None:
+    return _CODECS.get(terms[0]) if len(terms) == 1 else None
+
+
+def _add_elements(header: bytes, wanted: Mapping[int, int], found: dict[int, Value]) -> bool:
+    """Add those of a header's elements that are wanted; False where one has no length."""
+    at, end, unpack = 0, len(header), _HEADER.unpack_from
     while at < end:
-        group, element, vr, length = _ELEMENT.unpack_from(header, at)
+        swapped, vr, length = unpack(header, at)
         at += 8
         if vr in _LONG:
             length = int.from_bytes(header[at : at + 4], "little")
             if length == 0xFFFFFFFF:
-                return None
+                return False
             at += 4
-        found[group << 16 | element] = Value(vr, header[at : at + length])
+        tag = wanted.get(swapped)
+        if tag is not None:
+            found[tag] = vr, header[at : at + length]
         at += length
-    return found
+    return True
 
 
 def _normal(vr: bytes, octets: bytes) -> bytes | None:
@@ -200,7 +201,7 @@ def _single_term(value: Value | None) -> tuple[str, ...] | None:
     """The character set of an entity, where it is one or none; else None."""
     if value is None:
         return ()
-    term = value.octets.strip(b"\0 ")
+    term = value[1].strip(b"\0 ")
     if b"\\" in term or not term.isascii():
         return None
     return (term.decode(),) if term else ()
