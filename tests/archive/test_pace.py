@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from archives import archive_in, asking, threads_of
-from memory import CT, EXPLICIT, World
+from memory import CT, EXPLICIT, World, outcome
 from parts import MANY, Parts
+from twisted.internet.defer import CancelledError
 
 from twisted_dimse.archive import answering
 from twisted_dimse.archive.header import InstanceHeader
@@ -43,4 +44,24 @@ def test_the_rows_of_a_query_are_looked_at_a_few_at_a_time(
         found = world.result(requestor.find({"StudyInstanceUID": ""}))
         assert len(found) == (MANY if matches else 0)
         parts.check()
+        world.end()
+
+
+def test_a_query_that_is_cancelled_while_the_database_is_asked_lets_go_of_it(
+    world: World, tmp_path: Path
+) -> None:
+    with archive_in(world, tmp_path / "archive") as archive:
+        archive.index.add(map(header, range(MANY)))
+        requestor = asking(world, archive)
+        world.clock.threads_held = True
+        finding = requestor.find({"StudyInstanceUID": ""})
+        world.run()
+        assert world.clock.waiting_in_threads
+        finding.cancel()
+        world.run()
+        world.clock.threads_held = False
+        world.run()
+        with pytest.raises(CancelledError):
+            outcome(finding)
+        assert archive.index._engine.pool.checkedout() == 0
         world.end()

@@ -90,7 +90,7 @@ class Answering:
         assert self._conditions is not None
         entity = _Looked()
         for tag in self._conditions:
-            value = elements.get(tag)
+            value = elements.get(int(tag))
             if value is None:
                 continue
             vr, octets = value

@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
+from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -207,16 +208,20 @@ class Archive:
         """The rows of a SELECT, once all that was stored before is indexed; fetched from the
         database in pages, as they are taken."""
         await self.up_to_date()
-        cursor = self.index.select(statement)
-        result = await self.in_thread(cursor.__enter__)
+        pages = self.index.pages(statement, _PAGE)
+        turn = Lock()  # what is cancelled goes on in its thread until it has its page
+        full = True
         try:
-            while page := await self.in_thread(result.fetchmany, _PAGE):
+            while full:
+                page = await self.in_thread(_in_turn, turn, next, pages)
+                full = len(page) == _PAGE
                 pace = Pace(self.reactor)
                 for row in page:
                     await pace.keep()
                     yield row
         finally:
-            await self.in_thread(cursor.__exit__, None, None, None)
+            if full:
+                await self.in_thread(_in_turn, turn, pages.close)
 
     def _record(self, paths: list[str]) -> None:
         relative = [self._folder.relative(path) for path in paths]
@@ -300,6 +305,11 @@ class ArchiveHandler(Handler):
         folder = self.archive.files.instances
         for path, *more in rows:
             yield StoredSource(os.path.join(folder, path), *more)
+
+
+def _in_turn(turn: Lock, function: Callable[..., Any], *args: Any) -> Any:
+    with turn:
+        return function(*args)
 
 
 def _out_of_resources(failure: Failure) -> Failure:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -287,6 +287,15 @@ class Index:
         """The result of a SELECT, whose rows come from the database as they are fetched."""
         with self._engine.connect() as connection:
             yield connection.execution_options(stream_results=True).execute(statement)
+
+    def pages(self, statement: Any, size: int) -> Generator[Sequence[Any], None, None]:
+        """The rows of a SELECT as they come from the database, ``size`` at a time: a page that has
+        fewer, or none, is the last, and with it the database is let go of."""
+        page: Sequence[Any] = ()
+        with self.select(statement) as result:
+            while len(page := result.fetchmany(size)) == size:
+                yield page
+        yield page
 
     def fetch(self, statement: Any) -> list[Any]:
         """All rows of a SELECT."""

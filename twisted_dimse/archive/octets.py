@@ -47,7 +47,7 @@ class Octets:
         self._transfer_syntax = transfer_syntax
         self._terms = values.character_set_of(keys)
         self._tags = [
-            tag
+            int(tag)  # which is found sooner than a BaseTag
             for tag in tags_of(keys)
             if tag & 0xFFFF and (tag not in CONTROL or tag == QUERY_RETRIEVE_LEVEL)
         ]
@@ -57,7 +57,7 @@ class Octets:
         if self.possible:
             self._without_value = [(tag, self._empty(keys, tag)) for tag in self._tags]
             self._named: dict[tuple[str, ...], bytes] = {(): b""}
-            looked_at = (*self._tags, *tags_of(keys), SPECIFIC_CHARACTER_SET)
+            looked_at = (*map(int, tags_of(keys)), SPECIFIC_CHARACTER_SET)
             self._wanted = {(tag & 0xFFFF) << 16 | tag >> 16: tag for tag in looked_at}
 
     def elements(self, headers: Iterable[bytes]) -> dict[int, Value] | None:
@@ -177,11 +177,15 @@ def _add_elements(header: bytes, wanted: Mapping[int, int], found: dict[int, Val
 def _normal(vr: bytes, octets: bytes) -> bytes | None:
     """A value as it is answered, padding taken off and put on again; None for what takes more."""
     if vr in _TEXT or vr in _PLAIN:
-        several = b"\\" in octets and vr not in _ONE_VALUE
-        parts = [_stripped(vr, part) for part in (octets.split(b"\\") if several else [octets])]
-        if vr == b"PN" and any(part.endswith(b"=") for part in parts):
+        if b"\\" in octets and vr not in _ONE_VALUE:
+            parts = [_stripped(vr, part) for part in octets.split(b"\\")]
+            known = b"\\".join(parts) if any(parts) else b""
+        else:
+            known = _stripped(vr, octets)
+            parts = [known]
+        if vr == b"PN" and b"=" in known and any(part.endswith(b"=") for part in parts):
             return None  # groups without anything in them are left out
-        return _even(b"\\".join(parts) if any(parts) else b"", b"\0" if vr == b"UI" else b" ")
+        return _even(known, b"\0" if vr == b"UI" else b" ")
     if vr in _NUMERALS:
         number = octets.strip(b" \0")
         return _even(number, b" ") if _DIGITS.issuperset(number) and len(number) < 10 else None

@@ -115,6 +115,8 @@ def matcher(keys: Dataset, rules: Rules = QUERY_RULES) -> Predicate:
     made, such as a date that is none.
     """
     conditions = tuple(_conditions(keys, rules))
+    if len(conditions) == 1:
+        return conditions[0]
     return lambda dataset: all(condition(dataset) for condition in conditions)
 
 
@@ -221,7 +223,7 @@ def _condition(keys: Dataset, tag: int, rules: Rules) -> Predicate | None:
         held = texts(dataset, tag)
         if not held:
             return rules.unknown_matches
-        return several(any(test(text) for text in held) for test in tests)
+        return several(any(map(test, held)) for test in tests)
 
     return condition
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from pydicom import Dataset, charset, config
@@ -296,6 +296,7 @@ def _is_one(text: str, vr: str) -> bool:
     return {"DA": _DATE, "TM": _TIME, "DT": _DATE_TIME}[vr].fullmatch(text) is not None
 
 
+@lru_cache(4096)
 def bounds(text: str, vr: str, offset: timedelta | None = None) -> Span:
     """The first and the last moment that one value of DA, TM or DT means.
 
@@ -305,7 +306,8 @@ def bounds(text: str, vr: str, offset: timedelta | None = None) -> Span:
         match = _DATE.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r} is no date")
-        return Span("".join(match.groups()), "".join(match.groups()))
+        day = "".join(match.groups())
+        return Span(day, day)
     if vr == "TM":
         match = _TIME.fullmatch(text)
         if match is None:
