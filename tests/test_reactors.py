@@ -15,12 +15,13 @@ from scenario import instances
 from twisted_dimse.datastream import part10_header
 
 SCENARIO = Path(__file__).with_name("scenario.py")
+RESETS = Path(__file__).with_name("resets.py")
 REACTORS = {
     "epoll": "EPollReactor",
     "select": "SelectReactor",
     "poll": "PollReactor",
     "asyncio": "AsyncioSelectorReactor",
-    "uvloop": "AsyncioSelectorReactor",
+    "uvloop": "UvloopReactor",
 }
 
 
@@ -46,6 +47,16 @@ def _file_of(source: Any) -> bytes:
     data = source.data + bytes(len(source.data) & 1)
     kind = source.sop_class_uid, source.sop_instance_uid, source.transfer_syntax
     return part10_header(*kind, "DIMSE-SCU") + data
+
+
+@pytest.mark.parametrize("name", REACTORS)
+def test_a_peer_that_resets_behind_what_it_sent_is_noticed(name: str) -> None:
+    if name == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        peers.absent("uvloop")
+    done = subprocess.run(
+        [sys.executable, str(RESETS), name], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ConnectionLost\n", "")
 
 
 def test_twistd_knows_the_uvloop_reactor() -> None:
