@@ -8,9 +8,11 @@ import re
 import shlex
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import peers
 import pytest
 from patients import ROOT, json_lines
 from peers import DIMSE, SECONDS, Done, Running, Server, dimse, environment, run
@@ -77,6 +79,19 @@ def test_a_full_disk_is_said_in_words(archive: Server) -> None:
     done = shell(["echo", archive.peer], ">/dev/full")
     assert done.status == 1
     assert done.err == "dimse: the output cannot be written: No space left on device\n"
+
+
+def test_a_full_disk_below_what_is_received_is_said_once(archive: Server, tmp_path: Path) -> None:
+    with peers.small_disk(tmp_path, "16k") as disk:
+        folder = disk / "received"
+        folder.mkdir()
+        with suppress(OSError), (disk / "rest").open("wb", buffering=0) as rest:
+            while rest.write(bytes(1024)):
+                pass
+        done = dimse("get", archive.peer, "-k", STUDY, "-od", folder)
+        assert not list(folder.rglob("*.dcm"))
+    assert done.status == 1
+    assert done.err.count("an instance was not stored: No space left on device") == 1
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json", "-v"])

@@ -10,7 +10,7 @@ import click
 
 from twisted_dimse import telemetry
 from twisted_dimse.cli.common import impatience_ends_at_once
-from twisted_dimse.cli.output import json_line
+from twisted_dimse.cli.output import json_line, tell_errors
 from twisted_dimse.errors import printable
 from twisted_dimse.peer import in_words, valid_ae_title
 
@@ -160,9 +160,11 @@ def _handler(directory: str | None, stored: Callable[[Any, str], None]) -> Any:
     if directory is None:
         return Ignoring()
     try:
-        return FilingHandler(InstanceFiles(directory, durability="commit"), stored)
+        files = InstanceFiles(directory, durability="commit")
     except OSError as error:
         raise click.UsageError(f"--directory {directory}: {error.strerror}.") from None
+    tell_errors(lambda text: click.echo(f"dimse: {text}", err=True))
+    return FilingHandler(files, stored)
 
 
 def _serve(endpoint: str, handler: Any, tell: _Tell, **options: Any) -> int:

@@ -1,4 +1,5 @@
-"""Standard output and standard error, whatever they are: closed, or in an old encoding."""
+"""Standard output and standard error, whatever they are: closed, or in an old encoding; and what
+is said there."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -21,6 +23,23 @@ def prepare() -> None:
         is_utf_8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
         with contextlib.suppress(OSError):  # which became another file since it was opened
             sys.stdout.reconfigure(errors="surrogateescape" if is_utf_8 else "replace")
+
+
+def tell_errors(write: Callable[[str], object]) -> None:
+    """Give to ``write`` from now on what is logged as an error, such as a full disk; once each, for
+    there may be a thousand instances."""
+    from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+    told: set[str] = set()
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.error:
+            kind = str(event.get("text"))
+            if kind not in told:
+                told.add(kind)
+                write(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
 
 
 def json_line(value: Any, encoding: str | None = None) -> str:

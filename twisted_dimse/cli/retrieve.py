@@ -10,6 +10,7 @@ import click
 from twisted_dimse.cli.common import Common, common_options, run, take_common, words_argument
 from twisted_dimse.cli.keys import dataset_of, key_options
 from twisted_dimse.cli.models import MODELS, level_of, level_option, model_options
+from twisted_dimse.cli.output import tell_errors
 from twisted_dimse.peer import valid_ae_title
 
 _directory = click.option(
@@ -151,6 +152,7 @@ def _filing(directory: str, common: Common) -> Any:
         if common.verbose:
             common.mention(path)
 
+    tell_errors(common.complain)
     return FilingHandler(files, stored)
 
 
