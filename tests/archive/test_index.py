@@ -470,6 +470,50 @@ def test_an_index_of_version_2_is_to_be_read_anew(database: str) -> None:
     index.close()
 
 
+# --- instances that come again with other attributes
+
+
+@pytest.mark.parametrize("batches", [[[0, 1]], [[0], [1]]], ids=str)
+def test_what_is_corrected_and_stored_again_is_found_as_it_is_now(
+    headers: list[InstanceHeader], database: str, batches: list[list[int]]
+) -> None:
+    """Whether all of a study comes at once or not; and as an index that is made again has it."""
+    index = Index.open(database)
+    wrong = in_series_of_one_uid(headers)[1:]
+    right = [replace(one, values={**one.values, **CORRECTED}) for one in wrong]
+    index.add(wrong)
+    for batch in batches:
+        index.add([right[number] for number in batch])
+    for asked in ("add", "renew"):
+        [patient] = entities(index, Dataset(), Level.PATIENT)
+        assert (patient.PatientID, patient.PatientName) == ("NEW", "Right^Name")
+        [study] = entities(index, keys_of(PatientID="NEW", StudyDate="20240102"), Level.STUDY)
+        assert study.StudyInstanceUID == "1.2.9"
+        assert len(entities(index, keys_of(Modality="PT"), Level.SERIES)) == 1
+        getattr(index, asked)(right)
+    index.close()
+
+
+CORRECTED = {
+    0x00080020: b"20240102",
+    0x00080060: b"PT",
+    0x00100010: b"Right^Name",
+    0x00100020: b"NEW ",
+}
+
+
+def test_a_patient_whose_only_study_is_that_of_another_is_none(
+    headers: list[InstanceHeader], database: str
+) -> None:
+    index = Index.open(database)
+    first, second = in_series_of_one_uid(headers)[1:]
+    index.add([first])
+    index.add([replace(second, values={**second.values, **CORRECTED})])
+    assert len(entities(index, Dataset(), Level.PATIENT)) == 1
+    assert len(entities(index, keys_of(StudyInstanceUID="1.2.9"), Level.IMAGE)) == 2
+    index.close()
+
+
 # --- series of different studies with one UID
 
 

@@ -143,14 +143,14 @@ class Index:
     # --- writing
 
     def add(self, headers: Iterable[InstanceHeader]) -> list[Replaced]:
-        """Index instances, the later of two with one UID. Gives those that were replaced and lie
-        elsewhere."""
+        """Index instances, the later of two with one UID, whose patient, study and series are then
+        as it has them. Gives those that were replaced and lie elsewhere."""
         headers = list(headers)
         latest = {header.sop_instance_uid: header for header in headers}
         if not latest:
             return []
         with self._engine.begin() as connection:
-            elsewhere = _remove_instances(connection, latest)
+            elsewhere, again = _remove_instances(connection, latest)
             patients = _insert_missing(connection, _PATIENT, _patient_rows(latest))
             studies = _insert_missing(connection, _STUDY, _study_rows(latest, patients))
             series = _insert_missing(connection, _SERIES, _series_rows(latest, studies))
@@ -160,6 +160,8 @@ class Index:
             )
             for part in _parts(elsewhere.values()):
                 _remove_empty(connection, schema.series.c.id.in_(part))
+            _renew_above(connection, {uid: latest[uid] for uid in again})
+            _remove_without_studies(connection, patients.values())
         kept = {header.path for header in latest.values()}
         replaced = (*elsewhere, *(Replaced(header.path, header.inode) for header in headers))
         return [one for one in replaced if one.path not in kept]
@@ -180,9 +182,7 @@ class Index:
                 others.append(header)
         self.add(here.values())
         with self._engine.begin() as connection:
-            patients = _renew(connection, _PATIENT, _patient_rows(here))
-            studies = _renew(connection, _STUDY, _study_rows(here, patients))
-            _renew(connection, _SERIES, _series_rows(here, studies))
+            _renew_above(connection, here)
         newer = self.newer([header.sop_instance_uid for header in others])
         return [
             Replaced(header.path, header.inode)
@@ -399,13 +399,24 @@ def _insert_missing(
 def _renew(
     connection: Connection, key: tuple[Any, ...], rows: dict[_Key, dict[str, Any]]
 ) -> dict[_Key, int]:
-    """Give the rows, which are there, what is new of them but for the row above; the IDs of all."""
+    """Give the rows, which are there, what is new of them; the IDs of all."""
     table = key[0].table
     for name, row in rows.items():
-        new = {column: value for column, value in row.items() if not table.c[column].foreign_keys}
         is_it = (column == value for column, value in zip(key, name, strict=True))
-        connection.execute(table.update().where(*is_it).values(new))
+        connection.execute(table.update().where(*is_it).values(row))
     return _insert_missing(connection, key, rows)
+
+
+def _renew_above(connection: Connection, headers: dict[str, InstanceHeader]) -> None:
+    """Have patients, studies and series be as these instances have them."""
+    table = schema.studies.c
+    before: set[int] = set()
+    for part in _parts({header.study_uid for header in headers.values()}):
+        before.update(connection.scalars(sa.select(table.patient).where(table.uid.in_(part))))
+    patients = _renew(connection, _PATIENT, _patient_rows(headers))
+    studies = _renew(connection, _STUDY, _study_rows(headers, patients))
+    _renew(connection, _SERIES, _series_rows(headers, studies))
+    _remove_without_studies(connection, before)
 
 
 def _patient_rows(headers: dict[str, InstanceHeader]) -> dict[_Key, dict[str, Any]]:
@@ -500,34 +511,43 @@ def _text(header: InstanceHeader, level: Level, tag: int) -> str:
 
 def _remove_instances(
     connection: Connection, latest: dict[str, InstanceHeader]
-) -> dict[Replaced, int]:
-    """Delete the rows of instances that are stored anew; those elsewhere, and their series."""
+) -> tuple[dict[Replaced, int], list[str]]:
+    """Delete the rows of instances that are stored anew; those elsewhere with their series, and the
+    UIDs of all."""
     table = schema.instances
     columns = (table.c.uid, table.c.path, table.c.inode, table.c.series)
     elsewhere: dict[Replaced, int] = {}
+    again: list[str] = []
     for part in _parts(latest):
         there = table.c.uid.in_(part)
         rows = connection.execute(sa.select(*columns).where(there)).all()
         if rows:
             connection.execute(table.delete().where(there))
         for uid, path, inode, series in rows:
+            again.append(uid)
             if path != latest[uid].path:
                 elsewhere[Replaced(path, inode)] = series
-    return elsewhere
+    return elsewhere, again
 
 
 def _remove_empty(connection: Connection, of: Any) -> None:
     """Delete those series for which the condition ``of`` holds that have nothing in them any more,
     and then the studies and patients that have nothing without them."""
-    series, studies, patients = schema.series, schema.studies, schema.patients
+    series, studies = schema.series, schema.studies
     emptied = _delete_unused(connection, series, of, schema.instances.c.series, series.c.study)
     for part in _parts(emptied):
         emptied = _delete_unused(
             connection, studies, studies.c.id.in_(part), series.c.study, studies.c.patient
         )
-        for patient in _parts(emptied):
-            of_patients = patients.c.id.in_(patient)
-            _delete_unused(connection, patients, of_patients, studies.c.patient, patients.c.id)
+        _remove_without_studies(connection, emptied)
+
+
+def _remove_without_studies(connection: Connection, patients: Iterable[int]) -> None:
+    """Delete those of the patients that have no study: theirs may be that of another."""
+    table = schema.patients
+    for part in _parts(patients):
+        user = schema.studies.c.patient
+        _delete_unused(connection, table, table.c.id.in_(part), user, table.c.id)
 
 
 def _delete_unused(
