@@ -28,10 +28,12 @@ def prepare() -> None:
 def tell_errors(write: Callable[[str], object]) -> None:
     """Give to ``write`` from now on what is logged as an error, such as a full disk; once each, for
     there may be a thousand instances."""
-    from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+    from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+    from zope.interface import provider
 
     told: set[str] = set()
 
+    @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         if event.get("log_level") is LogLevel.error:
             kind = str(event.get("text"))
