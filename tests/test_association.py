@@ -925,6 +925,25 @@ def test_an_endpoint_that_raises_is_a_connection_that_failed(world: World) -> No
         outcome(connecting)
 
 
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+def test_a_connection_that_comes_after_all_is_not_taken(world: World, how: str) -> None:
+    """From an endpoint that cannot be cancelled."""
+
+    class Deaf(Endpoint):
+        def connect(self, factory: Any) -> Any:
+            self.ours = factory
+            return Deferred()
+
+    endpoint = Deaf(world, Script())
+    connecting = world.connect(endpoint, timeouts=5)
+    if how == "cancel":
+        connecting.cancel()
+    world.advance(5)
+    with pytest.raises((CancelledError, AssociationTimeout)):
+        outcome(connecting)
+    assert endpoint.ours.buildProtocol(None) is None
+
+
 @pytest.mark.parametrize(
     ("endpoint", "options", "error"),
     [

@@ -49,9 +49,11 @@ class _OneAssociation(Factory):
 
     def __init__(self, association: Association) -> None:
         self.association = association
+        self.given_up = False
 
-    def buildProtocol(self, addr: Any) -> AssociationProtocol:
-        return self.association.protocol
+    def buildProtocol(self, addr: Any) -> AssociationProtocol | None:
+        """None for a connection that comes after all, from an endpoint that cannot be cancelled."""
+        return None if self.given_up else self.association.protocol
 
 
 def connect(
@@ -149,8 +151,9 @@ class _Attempt:
         self._late = False
         self._cancelled = False
         endpoint = peer.endpoint(reactor)
+        self._factory = _OneAssociation(association)
         self._deadline = reactor.callLater(seconds, self._expired) if seconds is not None else None
-        self._step: Deferred[Any] = maybeDeferred(endpoint.connect, _OneAssociation(association))
+        self._step: Deferred[Any] = maybeDeferred(endpoint.connect, self._factory)
         self.result: Deferred[Association] = Deferred(self._cancel)
         self._association = association
         self._step.addCallbacks(self._connected, self._not_connected)
@@ -182,12 +185,16 @@ class _Attempt:
 
     def _expired(self) -> None:
         self._late = True
-        self._step.cancel()
+        self._give_up()
 
     def _cancel(self, _deferred: object) -> None:
         self._cancelled = True
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._factory.given_up = True
         self._step.cancel()
 
     def _connection_error(self, failure: Failure) -> BaseException:
