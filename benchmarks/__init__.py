@@ -14,6 +14,7 @@ What is measured, and how, so that it may be doubted in the right place:
   (`scratch.warm`). A virtual machine's memory is slow at the first touch.
 - Where two programs are measured together (`pairs`), they are timed by the files they leave.
 - User and system CPU seconds of the measured processes stand beside each figure.
+- ``--profile`` has py-spy look where our programs spend their time (`profiling`).
 
 One file a subject: `echo`, `receive`, `send`, `memory`, `window`, `many`, `tls`, `find`, `get`,
 `archive`, `senders`, `associations`, `commands`, `telemetry`. A subject's ``rows(settings)`` gives

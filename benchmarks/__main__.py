@@ -7,11 +7,12 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import __doc__ as about
-from benchmarks import chart, lines, table
+from benchmarks import chart, lines, processes, profiling, table
 from benchmarks.harness import Row, measure
 from benchmarks.machine import description
 from benchmarks.rows import chosen_rows
@@ -26,7 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print("table", table.markdown, words[1:])
     if words[:1] == ["chart"]:
         return _print("chart", _drawn, words[1:])
+    if words[:1] == ["profile"]:
+        print(profiling.markdown(Path(*words[1:])), end="")
+        return 0
     options = _parser().parse_args(words)
+    if options.profile:
+        processes.watching.append(partial(profiling.watched, options.profile))
     with Settings.made(quick=options.quick, folder=options.folder) as settings:
         try:
             rows = chosen_rows(settings, options.names, options.skip)
@@ -42,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="python -m benchmarks table RESULTS.json prints a results file as Markdown, "
         "python -m benchmarks chart RESULTS.json as SVG. The rows of curves are measured when they "
-        "are named: python -m benchmarks curves --output RESULTS.json.",
+        "are named: python -m benchmarks curves --output RESULTS.json. What --profile has seen is "
+        "printed by python -m benchmarks profile FOLDER.",
     )  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NAME", help="rows: a beginning or a pattern")
     parser.add_argument("--runs", type=int, help="turns of each row (5, or 1 with --quick)")
@@ -53,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="leave out DCMTK, pynetdicom or twisted-dimse")  # fmt: skip
     parser.add_argument("--patience", type=float, default=0.0, metavar="SECONDS",
                         help="repeat a turn that others disturb, for so long")  # fmt: skip
+    parser.add_argument("--profile", type=Path, metavar="FOLDER",
+                        help="have py-spy look where our programs spend their time")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     return parser
 

@@ -10,15 +10,18 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _ROOT = Path(__file__).resolve().parent.parent
+# Who looks at each program in Python while it runs: called with its process ID and its name.
+watching: list[Callable[[int, str], AbstractContextManager[None]]] = []
 
 
 class Failed(Exception):
@@ -121,12 +124,15 @@ def running(
             )  # fmt: skip
         except OSError as error:
             raise Failed(f"{name} did not start: {error.strerror}") from error
-        try:
-            yield process
-        except Exception as error:
-            raise Failed(f"{name}: {error}; {_last_words(process, said.fileno())}") from error
-        finally:
-            end(process)
+        with ExitStack() as stack:
+            for watch in watching if command[0] == sys.executable else ():
+                stack.enter_context(watch(process.pid, name))
+            stack.callback(end, process)
+            try:
+                yield process
+            except Exception as error:
+                words = _last_words(process, said.fileno())
+                raise Failed(f"{name}: {error}; {words}") from error
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -27,6 +27,7 @@ from benchmarks.harness import DCMTK, OURS, Contestant, Mark, Point, Row, Sample
 from benchmarks.instances import Instance, Shape, batch, pixels, write_file, write_folder
 from benchmarks.peers import STORING_CLIENTS, STORING_SERVERS, Program, serving
 from benchmarks.processes import Failed
+from benchmarks.profiling import markdown
 from benchmarks.raw_find import STUDY_DATE, Asker, question
 from benchmarks.raw_peer import RawClient, RawServer, Transfer, prepare
 from benchmarks.rows import chosen_rows
@@ -648,3 +649,29 @@ def test_a_number_of_senders_store_at_once() -> None:
                 pipe.send(None)
             assert all(senders.said(pipe) > 0 for pipe in pipes)
         wait_until(lambda: len(server.results) == 3)
+
+
+REACTOR = "run (twisted/internet/base.py:686);ReactorBase.mainLoop (twisted/internet/base.py:697)"
+
+
+def test_a_profile_says_whose_code_the_time_was(tmp_path: Path) -> None:
+    """Of what the reactor's thread does, waiting and other threads left out."""
+    seen = {
+        f"{REACTOR};EPollReactor.doPoll (twisted/internet/epollreactor.py:200)": 900,
+        "ThreadWorker.work (twisted/_threads/_threadworker.py:46)": 900,
+        f"{REACTOR};Connection.doRead (twisted/internet/tcp.py:280)": 30,
+        f"{REACTOR};PartialFile.write (twisted_dimse/services/partial.py:60)": 20,
+        f"{REACTOR};ReactorBase.runUntilCurrent (twisted/internet/base.py:990)": 10,
+        f"{REACTOR};decode (twisted_dimse/dimse/command.py:180)": 5,
+        f"{REACTOR};Query.one (/venv/sqlalchemy/orm/query.py:18)": 15,
+        f"{REACTOR};notify (threading.py:38)": 20,
+    }
+    lines = "".join(f"{stack} {count}\n" for stack, count in seen.items())
+    (tmp_path / "dimse-scp.17.raw").write_text(lines)
+    (tmp_path / "nothing.18.raw").write_text("")
+    heads, _, row = (line.strip("| ").split(" | ") for line in markdown(tmp_path).splitlines())
+    found = {head: cell for head, cell in zip(heads, row, strict=True) if cell.strip()}
+    assert found == {
+        "program": "dimse-scp", "sockets": "30", "files": "20", "Twisted": "10", "commands": "5",
+        "SQLAlchemy": "15", "Python": "20",
+    }  # fmt: skip
