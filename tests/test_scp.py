@@ -9,12 +9,14 @@ import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +469,20 @@ def test_a_connection_without_an_association_takes_no_slot(limited: Server) -> N
         client.release()
 
 
+def few_files() -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+
+
+def test_a_shells_limit_of_open_files_is_not_that_of_associations() -> None:
+    with serving(*NODE, preexec_fn=few_files) as server, ExitStack() as stack:
+        for _ in range(80):
+            client = stack.enter_context(Client(server.port))
+            client.associate()
+            client.send(STALLED["in-a-data-set"])
+        peers.wait_until(lambda: len(server.partial) == 80)
+
+
 def test_max_pdu_is_told_to_the_peer(limited: Server) -> None:
     with associated(limited.port) as client:
         client.release()
@@ -846,6 +862,48 @@ def test_sigterm_lets_a_running_association_end(tmp_path: Path) -> None:
             client.release()
         assert is_termination(server.wait(5))
         assert len(server.stored) == 1
+        assert "Traceback" not in server.said
+    finally:
+        server.kill()
+
+
+def test_the_status_page_stays_until_the_last_association_has_ended(tmp_path: Path) -> None:
+    server = begun("--http", "tcp:0:interface=127.0.0.1", folder=tmp_path)
+    try:
+        page = int(server.wait_for_line(r"the status page listens at 127\.0\.0\.1:(\d+)")[1])
+        with Client(server.port) as client:
+            client.associate()
+            server.signal(signal.SIGTERM)
+            peers.wait_until(lambda: refuses(server.port))
+            assert http_status(page, "healthz") == 200
+            assert http_status(page, "readyz") == 503
+            assert http_status(page, "metrics") == 200
+            client.release()
+        assert is_termination(server.wait(5))
+        assert refuses(page)
+    finally:
+        server.kill()
+
+
+def http_status(port: int, path: str) -> int:
+    with socket.create_connection(("127.0.0.1", port), raw.SECONDS) as connected:
+        connected.sendall(f"GET /{path} HTTP/1.0\r\n\r\n".encode())
+        return int(connected.makefile("rb").readline().split()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_further_signal_changes_nothing(tmp_path: Path, number: int) -> None:
+    server = begun(folder=tmp_path)
+    try:
+        with Client(server.port) as client:
+            client.associate()
+            server.signal(signal.SIGTERM)
+            server.wait_for_line("waiting up to 30 s for 1 association to end")
+            server.signal(number)
+            server.wait_for_line("it ends already")
+            assert client.echo() == 0
+            client.release()
+        assert is_termination(server.wait(5))
         assert "Traceback" not in server.said
     finally:
         server.kill()

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from memory import Serving, World
 from twisted.internet.testing import StringTransport
 
 from twisted_dimse import Handler, telemetry
@@ -94,10 +95,18 @@ def test_ends_rejections_and_octets_are_counted(metrics: Metrics) -> None:
     assert counted["dimse_sent_bytes_total"] == 200
 
 
-def test_open_associations_and_their_limit_are_gauges(metrics: Metrics) -> None:
-    metrics._factory.buildProtocol(None)
-    assert values(metrics)["dimse_associations_active"] == 1
-    assert values(metrics)["dimse_associations_limit"] == 7
+def test_open_associations_and_their_limit_are_gauges() -> None:
+    with World() as world:
+        _requestor, acceptor = world.associate(Serving(), {"max_associations": 7})
+        factory = acceptor.protocol.factory
+        metrics = Metrics(factory)
+        silent = factory.buildProtocol(None)  # a connection, on which nothing comes
+        assert values(metrics)["dimse_associations_active"] == 1
+        assert values(metrics)["dimse_associations_limit"] == 7
+        page = get(metrics, "")[1]
+        assert "1 of at most 7 associations are open" in page
+        assert page.count("<tr>") == 2
+        factory.forget(silent.user)
 
 
 def test_counts_of_several_processes_are_added(metrics: Metrics) -> None:

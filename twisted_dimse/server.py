@@ -125,9 +125,9 @@ class AssociationFactory(Factory):
         self.authenticate = authenticate
         self.prefer = tuple(prefer)
         self.promiscuous = promiscuous
-        self.associations: set[Association] = set()
+        self.associations: set[Association] = set()  # and connections without one
+        self.open: set[Association] = set()  # those of them that have a slot
         self.slots = Slots(max_associations)
-        self._holders: set[Association] = set()  # of a slot each
         self._reactor = reactor
         self._transcoder = Transcoder(reactor)
         self._policies: dict[int, tuple[Handler, Policy]] = {}
@@ -197,8 +197,8 @@ class AssociationFactory(Factory):
 
     def ended(self, association: Association) -> None:
         """The association is over, if not its connection: its slot is free."""
-        if association in self._holders:
-            self._holders.discard(association)
+        if association in self.open:
+            self.open.discard(association)
             self.slots.give()
 
     def forget(self, association: Association) -> None:
@@ -218,7 +218,7 @@ class AssociationFactory(Factory):
     ) -> AssociationRejected | None:
         if not self.slots.take():
             return AssociationRejected(2, 3, 2)
-        self._holders.add(association)
+        self.open.add(association)
         if request.application_context != APPLICATION_CONTEXT:
             return AssociationRejected(1, 1, 2)
         if self.require_called and request.called_ae_title != self.ae_title:

@@ -21,8 +21,7 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(slots=True)
 class Counts:
-    """What happened in one process, or in several together. `active` are the associations, or
-    connections that may become one, now."""
+    """What happened in one process, or in several together. `active` are the associations now."""
 
     active: int = 0
     handler_failures: int = 0
@@ -124,7 +123,7 @@ class Metrics:
         """What happened so far, with the octets of the associations that are open."""
         protocols = [association.protocol for association in self._factory.associations]
         counts = Counts(
-            active=len(protocols),
+            active=len(self._factory.open),
             received=sum(protocol.octets_received for protocol in protocols),
             sent=sum(protocol.octets_sent for protocol in protocols),
         )

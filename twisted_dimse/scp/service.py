@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import getpass
 import os
+import resource
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -52,6 +54,7 @@ class SCPService(Service):
         self._reactor = reactor
         self._listening: Any = reactor  # what endpoints listen by
         self._ports: list[Any] = []
+        self._pages: list[Any] = []  # the ports of the status page
         self._unsubscribe: Callable[[], None] = lambda: None
         self._begin: Callable[[], None] = lambda: None  # when nothing can be wrong any more
         self._close: Callable[[], Any] = lambda: None
@@ -64,6 +67,7 @@ class SCPService(Service):
 
     def startService(self) -> None:
         _one_line_for(CannotStart)
+        _open_as_many_files_as_allowed()
         options = self._options
         self.factory = self._factory()
         for text in options["listen"]:
@@ -84,14 +88,30 @@ class SCPService(Service):
             )
 
     def stopService(self) -> Deferred[Any]:
-        """Stop listening, let associations end for ``--drain-timeout`` seconds, abort the rest."""
+        """Stop listening, let associations end for ``--drain-timeout`` seconds, abort the rest. The
+        status page stays until then."""
         super().stopService()
-        self._unsubscribe()
+        self._take_no_further_signal()
         ports, self._ports = self._ports, []
-        stopped = [port.stopListening() or _fired() for port in ports]
-        if self.factory is not None:
-            stopped.append(self._drain(self.factory))
-        return DeferredList(stopped).addCallback(lambda _results: self._close())
+        stopped = _all_stopped(ports)
+        drained = _fired() if self.factory is None else self._drain(self.factory)
+        return DeferredList([stopped, drained]).addCallback(lambda _results: self._stop_pages())
+
+    def _stop_pages(self) -> Deferred[Any]:
+        self._unsubscribe()
+        pages, self._pages = self._pages, []
+        return _all_stopped(pages).addCallback(lambda _results: self._close())
+
+    def _take_no_further_signal(self) -> None:
+        """At one that says what is known already, Twisted would show a traceback."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if getattr(signal.getsignal(number), "__self__", None) is self._reactor:
+                signal.signal(number, self._signalled_again)
+
+    def _signalled_again(self, *_: object) -> None:
+        self._reactor.callFromThread(
+            _log.info, "it ends already, when its associations have, or --drain-timeout is over"
+        )
 
     def _drain(self, factory: AssociationFactory) -> Deferred[Any]:
         seconds = self._options["drain-timeout"]
@@ -114,9 +134,10 @@ class SCPService(Service):
     def _say_draining(self, count: int) -> None:
         if count:
             _log.info(
-                "waiting up to {seconds:g} s for {count} associations to end",
+                "waiting up to {seconds:g} s for {count} {what} to end",
                 seconds=self._options["drain-timeout"],
                 count=count,
+                what="association" if count == 1 else "associations",
             )
 
     def _factory(self) -> AssociationFactory:
@@ -263,7 +284,7 @@ class SCPService(Service):
     _failed: CannotStart | None = None
 
     def _listens(self, port: Any, option: str) -> None:
-        self._ports.append(port)
+        (self._pages if option == "http" else self._ports).append(port)
         self._say_listening(option, port)
 
     def _say_listening(self, option: str, port: Any) -> None:
@@ -277,6 +298,14 @@ class SCPService(Service):
         self._failed = CannotStart(f"{where}: {words}")
 
 
+def _open_as_many_files_as_allowed() -> None:
+    """An association takes a connection, and mostly a file: of what a shell allows by default there
+    would not be enough."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # where the system has another limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
     """For imports: to look for garbage among what they make takes a tenth of a second, and there is
@@ -286,6 +315,10 @@ def _nothing_collected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _all_stopped(ports: list[Any]) -> Deferred[Any]:
+    return DeferredList([port.stopListening() or _fired() for port in ports])
 
 
 def _fired() -> Deferred[None]:

@@ -52,7 +52,7 @@ class Snapshot:
                 association.called_ae_title,
                 association.messages,
             )
-            for association in factory.associations
+            for association in factory.open
         )
         return cls(metrics.counts(), first_rows(rows))
 
