@@ -728,9 +728,13 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 @pytest.mark.parametrize("around", ["", "haproxy:"], ids=["plain", "behind-a-balancer"])
-def test_it_takes_a_port_that_systemd_opened(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_takes_a_port_that_systemd_opened(
+    monkeypatch: pytest.MonkeyPatch, around: str, workers: int
+) -> None:
     monkeypatch.setattr(peers, "TWISTD", [sys.executable, "-c", SYSTEMD, *peers.TWISTD])
-    with serving(*NODE, "--listen", f"{around}systemd:domain=INET:name=dicom") as server:
+    listen = ["--listen", f"{around}systemd:domain=INET:name=dicom"]
+    with serving(*NODE, *listen, "--workers", workers) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as connected:
             if around:
                 connected.sendall(b"PROXY TCP4 10.0.0.7 10.0.0.1 1104 104\r\n")
