@@ -147,7 +147,7 @@ def test_a_database_that_is_newer_ends_the_start_with_one_line(
     assert server.wait() == 1
     [line] = server.err
     assert line.startswith(f"dimse-scp: --database {database}: the database is of version 99")
-    done = dimse("archive", "verify", "--directory", tmp_path, "--database", database)
+    done = dimse("archive", "verify", "--directory", tmp_path / "archive", "--database", database)
     assert (done.status, "version 99" in done.err) == (2, True), done.said
 
 
