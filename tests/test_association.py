@@ -26,6 +26,7 @@ from memory import (
 from twisted.internet import defer
 from twisted.internet import error as transport_errors
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_dimse import (
     STUDY_ROOT,
@@ -906,6 +907,8 @@ def test_an_established_connect_can_no_longer_be_cancelled(world: World) -> None
         {"timeouts": -1},
         {"timeouts": float("nan")},
         {"window": 70_000},
+        {"contexts": [STUDY_ROOT]},
+        {"contexts": [7]},
     ],
 )
 def test_what_cannot_be_proposed_fails_the_deferred(world: World, options: Any) -> None:
@@ -950,6 +953,9 @@ def test_a_connection_that_comes_after_all_is_not_taken(world: World, how: str) 
         ("nowhere", {}, ValueError),
         ("tcp:x", {}, ValueError),
         ("tcp:0", {"timeouts": -1}, ValueError),
+        ("tcp:0", {"ae_title": "SEVENTEEN LETTERS"}, ValueError),
+        ("tcp:0", {"window": 70_000}, ValueError),
+        ("tcp:0", {"max_pdu_length": -1}, ValueError),
         ("tcp:0", {"no_such_option": 1}, TypeError),
     ],
 )
@@ -1395,3 +1401,21 @@ def test_each_association_has_one_line_for_its_end(world: World, end: str, words
     (line,) = world.lines(f"association {acceptor.number},")
     assert f"MODALITY3 at 10.0.0.1 to SERVER: {words}" in line
     assert line.endswith("in 3.0 s")
+
+
+def test_the_log_says_where_a_peer_without_an_address_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that connects through a Unix socket."""
+    monkeypatch.setattr("memory.Address.host", "")
+    lines: list[str] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if event.get("log_namespace") == "twisted_dimse.ending":
+            lines.append(str(formatEvent(event)))
+
+    globalLogPublisher.addObserver(observe)
+    requestor, _ = world.associate()
+    world.result(requestor.release())
+    globalLogPublisher.removeObserver(observe)
+    assert [" at an unnamed address to " in line for line in lines] == [True, True]

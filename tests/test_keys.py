@@ -121,3 +121,14 @@ def test_text_brings_its_character_set_along(
     assert read.get("SpecificCharacterSet") == character_set
     if "PatientName" in keys:
         assert str(read.PatientName) == keys["PatientName"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "vr"),
+    [("NumberOfStudyRelatedInstances", "x", "IS"), ("Rows", "many", "US")],
+)
+def test_what_is_no_value_of_the_attribute_is_said_in_plain_words(
+    name: str, value: Any, vr: str
+) -> None:
+    with pytest.raises(ValueError, match=f"is no value of {vr}$"):
+        as_dataset({name: value})

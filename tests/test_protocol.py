@@ -592,3 +592,10 @@ def test_what_is_left_of_a_read_is_not_performed_when_the_association_ends(
     world.run()
     assert len(handler.requests) == 1
     assert script.abort == (0, 0)
+
+
+def test_an_error_of_ours_that_ends_the_connection_is_none_of_tls(world: World) -> None:
+    requestor, _ = world.associate()
+    closed = requestor.closed
+    world.link.requestor.connection_lost(ZeroDivisionError("oops"))
+    assert str(outcome(closed)) == "it failed here, see the log (ZeroDivisionError)"

@@ -47,7 +47,7 @@ def report(association: Association, reason: DimseError | None, seconds: float) 
             "association {number}, {peer} at {address}: {why}",
             number=association.number,
             peer=association.peer or "nobody",
-            address=association.address,
+            address=_where(association),
             why=str(reason),
         )
         return
@@ -57,7 +57,7 @@ def report(association: Association, reason: DimseError | None, seconds: float) 
         "{what}, {size} in {seconds:.1f} s",
         number=association.number,
         calling=printable(association.calling_ae_title) or "nobody",
-        address=association.address,
+        address=_where(association),
         called=printable(association.called_ae_title) or "nobody",
         how="released" if reason is None else str(reason),
         what=_what_moved(association),
@@ -66,6 +66,11 @@ def report(association: Association, reason: DimseError | None, seconds: float) 
         size=_in_words(protocol.octets_received + protocol.octets_sent),
         seconds=seconds,
     )
+
+
+def _where(association: Association) -> str:
+    """Who connects through a Unix socket mostly has no name."""
+    return association.address or "an unnamed address"
 
 
 def _emit(association: Association, reason: DimseError | None, seconds: float) -> None:

@@ -99,13 +99,13 @@ def _element(tag: int, value: Any) -> Any:
         value = [_dataset_of(item) if isinstance(item, Mapping) else item for item in items]
     elif vr == "UN" and isinstance(value, str):
         value = value.encode()
-    elif vr in _NUMBERS and isinstance(value, str):
-        numbers = [_NUMBERS[vr](part) for part in value.split("\\")]
-        value = numbers if len(numbers) > 1 else numbers[0]
     try:
+        if vr in _NUMBERS and isinstance(value, str):
+            numbers = [_NUMBERS[vr](part) for part in value.split("\\")]
+            value = numbers if len(numbers) > 1 else numbers[0]
         return DataElement(tag, vr, value, validation_mode=config.IGNORE)
-    except (TypeError, ArithmeticError) as error:
-        raise ValueError(f"{value!r} is no value of {vr}: {error}") from None
+    except (TypeError, ValueError, ArithmeticError):
+        raise ValueError(f"{value!r} is no value of {vr}") from None
 
 
 def _vr(tag: int) -> str:

@@ -238,6 +238,8 @@ class AssociationProtocol(Protocol):
             return str(explain(reason, heard=self.octets_received > 0))
         if reason.check(ConnectionDone, ConnectionLost):
             return ""
+        if not type(reason.value).__module__.startswith("OpenSSL"):
+            return f"it failed here, see the log ({type(reason.value).__name__})"
         return words.of_error(reason.value, requestor=self.provider.requestor)
 
     def _choose_buffer_size(self, events: int) -> None:

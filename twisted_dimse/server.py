@@ -22,6 +22,7 @@ from twisted_dimse.association import Association
 from twisted_dimse.client import connect
 from twisted_dimse.errors import AssociationRejected
 from twisted_dimse.handler import AssociationRequest, Handler
+from twisted_dimse.peer import valid_ae_title
 from twisted_dimse.protocol import AssociationProtocol, Timeouts
 from twisted_dimse.transcoding import Transcoder
 from twisted_dimse.uids import APPLICATION_CONTEXT
@@ -88,8 +89,8 @@ class AssociationFactory(Factory):
     ``authenticate`` is called with the user identity (or None) and the `AssociationRequest`; it
     gives True, the octets to answer, or False to reject, now or by Deferred. ``prefer`` orders
     transfer syntaxes and wins over the handler's own. ``promiscuous`` also accepts SOP classes that
-    PS3.6 does not register, such as private ones, as storage. Raises `ValueError` for ``timeouts``
-    that are none. ``reactor`` is the global one if not given.
+    PS3.6 does not register, such as private ones, as storage. Raises `ValueError` for a
+    title or a number that cannot be. ``reactor`` is the global one if not given.
     """
 
     noisy = False
@@ -113,6 +114,12 @@ class AssociationFactory(Factory):
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
+        if not valid_ae_title(ae_title):
+            raise ValueError(f"{ae_title!r} is not an AE title (1 to 16 plain characters)")
+        if not 0 <= window <= 0xFFFF:
+            raise ValueError(f"window={window} is no number of operations from 0 to 65535")
+        if not 0 <= max_pdu_length <= 0xFFFFFFFF:
+            raise ValueError(f"max_pdu_length={max_pdu_length} is no number of octets of a PDU")
         self.handler = handler
         self.ae_title = ae_title
         self.require_called = require_called

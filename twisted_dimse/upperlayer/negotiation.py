@@ -138,12 +138,19 @@ class Policy:
 def as_context(
     item: ContextLike, default: tuple[str, ...] = DEFAULT_TRANSFER_SYNTAXES
 ) -> PresentationContext:
-    """A `PresentationContext` of what a caller may write: a UID, a pair, or one already."""
+    """A `PresentationContext` of what a caller may write: a UID, a pair, or one already. Raises
+    `ValueError` for anything else."""
     if isinstance(item, PresentationContext):
         return item
     if isinstance(item, str):
         return PresentationContext(str(item), default)
-    abstract, transfer = item
+    try:
+        abstract, transfer = item
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{item!r} is no presentation context: write an abstract syntax UID, or a pair of it "
+            "and its transfer syntaxes"
+        ) from None
     transfer = (transfer,) if isinstance(transfer, str) else transfer
     return PresentationContext(str(abstract), tuple(str(uid) for uid in transfer))
 
