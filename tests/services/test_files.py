@@ -209,6 +209,20 @@ def test_a_folder_that_cannot_be_used_is_an_error_at_once(tmp_path: Path) -> Non
             InstanceFiles(str(tmp_path), reactor=object(), **wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("rule", ["keep", "reject"])
+def test_a_file_system_without_hard_links_is_an_error_at_once_where_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    def link(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(OSError, match=f"on-duplicate {rule} needs a file system with hard links"):
+        InstanceFiles(str(tmp_path), on_duplicate=rule, reactor=object())
+    assert list((tmp_path / "incoming").iterdir()) == []
+    InstanceFiles(str(tmp_path), reactor=object())
+
+
 # --- the same once more
 
 

@@ -191,7 +191,19 @@ class InstanceFiles:
     def _check_writable(self) -> None:
         path = self.partial_path()
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
-        os.unlink(path)
+        try:
+            if self.on_duplicate != "replace":
+                self._check_links(path)
+        finally:
+            os.unlink(path)
+
+    def _check_links(self, path: str) -> None:
+        try:
+            os.link(path, path + ".link")
+        except OSError as error:
+            needed = f"on-duplicate {self.on_duplicate} needs a file system with hard links"
+            raise OSError(error.errno, f"{needed} ({error.strerror})", path) from error
+        os.unlink(path + ".link")
 
 
 def lock_folder(directory: str) -> int:
