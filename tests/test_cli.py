@@ -262,6 +262,18 @@ def test_a_peer_is_found_by_its_name_in_a_configuration_file(tmp_path: Path) -> 
     assert done.out.startswith("NODE7@127.0.0.1")
 
 
+def test_a_broken_configuration_file_is_named_and_keeps_nobody_from_the_help(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "dimse.toml").write_text("[peers")
+    mine = {"XDG_CONFIG_HOME": str(tmp_path)}
+    helped = Running(DIMSE, "echo", "--help", variables=mine)
+    assert (helped.wait(), helped.err) == (0, [])
+    refused = Running(DIMSE, "echo", "PACS", variables=mine)
+    assert refused.wait() == 2
+    assert f"the configuration file {tmp_path}/dimse.toml: " in refused.err[0]
+
+
 def test_the_configuration_file_of_the_user_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

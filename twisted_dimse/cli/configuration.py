@@ -36,7 +36,8 @@ def read(config: str | None) -> dict[str, Any]:
             raise click.UsageError(f"--config {config}: no such file.") from None
         return {}
     except (OSError, ValueError) as error:
-        raise click.UsageError(f"--config {path}: {error}.") from None
+        named = f"--config {path}" if config else f"the configuration file {path}"
+        raise click.UsageError(f"{named}: {error}.") from None
 
 
 def peers(config: str | None) -> dict[str, str]:

@@ -64,7 +64,10 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, and in the configuration the defaults of its options."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name is not None and command is not None and not ctx.resilient_parsing:
+        asks_for_help = any(word in rest for word in ctx.help_option_names)
+        if name is None or command is None:
+            return name, command, rest
+        if not (ctx.resilient_parsing or asks_for_help):
             from twisted_dimse.cli import configuration
             from twisted_dimse.cli.common import DEFAULTS
 
