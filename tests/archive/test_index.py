@@ -27,7 +27,8 @@ from twisted_dimse.archive.header import (
     Level,
     Unindexable,
 )
-from twisted_dimse.archive.index import Index, IndexUnusable, Replaced
+from twisted_dimse.archive.index import Index, IndexUnusable
+from twisted_dimse.archive.rows import Replaced
 from twisted_dimse.datastream import decode_dataset
 from twisted_dimse.services.identifiers import check_retrieve
 from twisted_dimse.services.matching import matcher

@@ -17,9 +17,10 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from twisted_dimse.archive.header import inode_of
-from twisted_dimse.archive.index import Index, IndexUnusable, Replaced, without_password
+from twisted_dimse.archive.index import Index, IndexUnusable, without_password
 from twisted_dimse.archive.journal import Journal
 from twisted_dimse.archive.part import Part
+from twisted_dimse.archive.rows import Replaced
 from twisted_dimse.services.files import lock_folder
 from twisted_dimse.services.syncing import sync_folder
 

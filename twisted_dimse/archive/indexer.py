@@ -23,7 +23,7 @@ from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import InstanceHeader, Unindexable, is_text
-from twisted_dimse.archive.index import Replaced
+from twisted_dimse.archive.rows import Replaced
 from twisted_dimse.datastream import files_below
 
 _PAUSE = 0.25  # seconds after the last instance

@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from twisted_dimse.archive import schema
 from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import InstanceHeader, Unindexable, inode_of, is_text
-from twisted_dimse.archive.index import Replaced
 from twisted_dimse.archive.indexer import add_those_that_can_be, headers_of
+from twisted_dimse.archive.rows import Replaced
 from twisted_dimse.datastream import expand_paths, files_below, part10_header
 from twisted_dimse.services.syncing import sync_folders_of
 from twisted_dimse.uids import is_valid_uid

@@ -28,7 +28,7 @@ from twisted_dimse.archive.header import (
     STUDY_UID,
     Level,
 )
-from twisted_dimse.archive.index import searchable
+from twisted_dimse.archive.rows import searchable
 from twisted_dimse.services.identifiers import Identifier
 from twisted_dimse.services.matching import Matching, kind_of, name_groups
 from twisted_dimse.services.values import is_range, span, texts

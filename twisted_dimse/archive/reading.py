@@ -25,7 +25,6 @@ from twisted.python.threadpool import ThreadPool
 
 from twisted_dimse.archive.folder import ArchiveFolder
 from twisted_dimse.archive.header import is_text
-from twisted_dimse.archive.index import Replaced
 from twisted_dimse.archive.indexer import (
     add_those_that_can_be,
     files_of,
@@ -34,6 +33,7 @@ from twisted_dimse.archive.indexer import (
     readable,
     remove,
 )
+from twisted_dimse.archive.rows import Replaced
 
 _BATCH = 200
 _RETRY = 5.0  # seconds until a failed batch is tried again
