@@ -19,15 +19,21 @@ _TURN = 0.004  # seconds of work before others get the reactor
 
 
 class Pace:
-    """Of work in many small parts on the reactor's thread: ``await pace.keep()`` before each."""
+    """Of work in many small parts on the reactor's thread: ``await pace.keep()`` before each, or
+    only where `is_over`, which costs less."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._since = reactor.seconds()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the reactor has not had its turn for some milliseconds."""
+        return bool(self._reactor.seconds() - self._since > _TURN)
+
     async def keep(self) -> None:
         """Let the reactor turn where it has not had its turn for some milliseconds."""
-        if self._reactor.seconds() - self._since > _TURN:
+        if self.is_over:
             await deferLater(self._reactor, 0)
             self._since = self._reactor.seconds()
 
@@ -61,7 +67,8 @@ class ManyValues:
 
     async def next(self) -> Any:
         """The next value, or `END`."""
-        await self._pace.keep()
+        if self._pace.is_over:
+            await self._pace.keep()
         if self._async is not None:
             try:
                 return await self._async.__anext__()

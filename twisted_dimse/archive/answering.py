@@ -9,7 +9,7 @@ An answer is a Dataset, or its octets where they can be taken from the index as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from pydicom import Dataset, charset
@@ -101,6 +101,9 @@ class Answering:
 
     def _beside(self, row: Any) -> Iterable[tuple[int, str]]:
         """What the files do not say of an entity, by tag."""
+        return self._computed(row) if self.computed else self._of_ours
+
+    def _computed(self, row: Any) -> Iterator[tuple[int, str]]:
         for tag, value in zip(self.computed, row[self._levels :], strict=True):
             yield tag, "" if value is None else str(value)
         yield from self._of_ours

@@ -217,7 +217,8 @@ class Archive:
                 full = len(page) == _PAGE
                 pace = Pace(self.reactor)
                 for row in page:
-                    await pace.keep()
+                    if pace.is_over:
+                        await pace.keep()
                     yield row
         finally:
             if full:
