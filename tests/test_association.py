@@ -1419,3 +1419,22 @@ def test_the_log_says_where_a_peer_without_an_address_is(
     world.result(requestor.release())
     globalLogPublisher.removeObserver(observe)
     assert [" at an unnamed address to " in line for line in lines] == [True, True]
+
+
+def test_a_place_is_free_when_the_answer_to_the_release_goes_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has it may connect to another process of the same server at once."""
+    requestor, acceptor = world.associate()
+    (factory,) = world.factories
+    free: list[bool] = []
+    answer = acceptor.protocol.answer_release
+
+    def answered() -> None:
+        free.append(not factory.open)
+        answer()
+
+    monkeypatch.setattr(acceptor.protocol, "answer_release", answered)
+    assert len(factory.open) == 1
+    world.result(requestor.release())
+    assert free == [True]

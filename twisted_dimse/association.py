@@ -376,8 +376,9 @@ class Association(ServiceUser):
         self._answer_release()
 
     def _answer_release(self) -> None:
-        self.protocol.answer_release()
+        # Who has the answer may ask for another association at once, and of another process.
         self._tell_decision()
+        self.protocol.answer_release()
 
     def _tell_decision(self) -> None:
         if self._decision is not None:

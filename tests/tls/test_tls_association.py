@@ -366,12 +366,7 @@ def test_what_is_not_tls_is_named_and_closed_at_once(
     transport = ended(node.hear(*pieces))
     assert b"".join(transport.stream) == ALERT
     assert len(log) == 1
-    assert f"nobody at {node_address(transport)}: {said}" in log[0]
-
-
-def node_address(transport: FakeTransport) -> str:
-    host = getattr(transport.getPeer(), "host", "")
-    return str(host)
+    assert f"nobody at an unnamed address: {said}" in log[0]
 
 
 @pytest.mark.parametrize(
