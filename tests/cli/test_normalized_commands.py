@@ -99,6 +99,15 @@ def test_commit_says_what_is_kept(nodes: Running, files: Path) -> None:
     dimse("commit", peer, files / "P1-1.dcm").succeeded()
 
 
+def test_commit_says_what_may_help_where_no_report_comes(node: str, files: Path) -> None:
+    done = dimse("commit", node, files / "P1-1.dcm", "--wait", 0.2)
+    assert done.status == 3
+    assert done.err == (
+        f"dimse: {node}: no storage commitment report from NODE within 0.2 s. "
+        "Give it longer with --wait, or a port to connect to with --receive\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

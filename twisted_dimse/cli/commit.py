@@ -65,16 +65,26 @@ def _sources(common: Common, paths: list[str]) -> dict[str, Any]:
 async def _commit(
     reactor: Any, common: Common, sources: dict[str, Any], receive: Any, wait: float
 ) -> int:
-    from twisted_dimse.services.commitment import FAILURE_REASONS, request_commitment
-
-    outcome = await request_commitment(
-        common.peer,
-        sources.values(),
-        receive=receive,
-        wait=wait,
-        reactor=reactor,
-        **common.connect_options(),
+    from twisted_dimse.services.commitment import (
+        FAILURE_REASONS,
+        ReportOverdue,
+        request_commitment,
     )
+
+    try:
+        outcome = await request_commitment(
+            common.peer,
+            sources.values(),
+            receive=receive,
+            wait=wait,
+            reactor=reactor,
+            **common.connect_options(),
+        )
+    except ReportOverdue as error:
+        advice = "Give it longer with --wait"
+        if receive is None:
+            advice += ", or a port to connect to with --receive"
+        raise ReportOverdue(f"{error}. {advice}", error.transaction_uid) from None
     for reference, reason in outcome.failed.items():
         words = FAILURE_REASONS.get(reason, "not mentioned in the report")
         source = sources.get(reference.sop_instance_uid)
