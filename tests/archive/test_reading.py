@@ -7,6 +7,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -281,14 +282,22 @@ def files_of_the_third(folder: Path) -> list[str]:
     return [str(path.parents[1].name) for path in folder.rglob("1.2.9.3.dcm")]
 
 
-def test_what_was_replaced_before_it_was_read_is_removed(
-    world: World, folder: Path, read_later: Reactor
-) -> None:
+@contextmanager
+def replacing(world: World, folder: Path) -> Iterator[tuple[Archive, Any]]:
+    """An archive whose index was lost, and an association that has stored the third again, in
+    another study, before the files are read."""
     lose_index(folder)
     with archive_in(world, folder) as archive:
         requestor = asking(world, archive)
         assert stored(world, requestor, AGAIN) == [0]
         assert found(world, requestor) == {"1.2.9.3"}
+        yield archive, requestor
+
+
+def test_what_was_replaced_before_it_was_read_is_removed(
+    world: World, folder: Path, read_later: Reactor
+) -> None:
+    with replacing(world, folder) as (archive, requestor):
         assert sorted(files_of_the_third(folder)) == ["1.2.0", "1.2.3"]
         stopped_before_it_reads(archive, read_later)
         world.end()
@@ -321,12 +330,8 @@ def test_a_verification_removes_what_was_replaced_before_it_was_read(
 def test_what_came_back_before_it_was_read_stays(
     world: World, folder: Path, read_later: Reactor
 ) -> None:
-    lose_index(folder)
     back = image("1.2.9.3", 900, study="1.2.3", series="1.2.3.4")
-    with archive_in(world, folder) as archive:
-        requestor = asking(world, archive)
-        assert stored(world, requestor, AGAIN) == [0]
-        assert found(world, requestor) == {"1.2.9.3"}
+    with replacing(world, folder) as (_archive, requestor):
         assert stored(world, requestor, back) == [0]
         read_later.turn()
         assert retrieved(world, requestor, "1.2.3") == {"1.2.9.3": back.data}
@@ -337,11 +342,7 @@ def test_what_came_back_before_it_was_read_stays(
 def test_what_was_replaced_stays_where_the_newer_one_is_gone(
     world: World, folder: Path, read_later: Reactor
 ) -> None:
-    lose_index(folder)
-    with archive_in(world, folder) as archive:
-        requestor = asking(world, archive)
-        assert stored(world, requestor, AGAIN) == [0]
-        assert found(world, requestor) == {"1.2.9.3"}
+    with replacing(world, folder):
         (folder / "instances/1.2.0/1.2.0.1/1.2.9.3.dcm").unlink()
         read_later.turn()
         assert files_of_the_third(folder) == ["1.2.3"]

@@ -458,19 +458,17 @@ def test_the_common_sop_classes_leave_room_for_both_uncompressed_syntaxes() -> N
 # --- C-MOVE
 
 
+def moved_here(world: World, place: Place, here: Place, receiver: Keeping) -> Any:
+    """The outcome for the first study."""
+    keys = {"StudyInstanceUID": "1.2.1"}
+    options = {"receive": here, "handler": receiver, "reactor": world.clock}
+    return world.result(move(place.peer, keys, destination="ME", **options))
+
+
 def test_a_move_with_a_receiver_of_its_own_needs_nothing_else(world: World) -> None:
     receiver, here = Keeping(), Place(world, "ME")
     place = archive(world, peers={"ME": here.peer})
-    outcome = world.result(
-        move(
-            place.peer,
-            {"StudyInstanceUID": "1.2.1"},
-            destination="ME",
-            receive=here,
-            handler=receiver,
-            reactor=world.clock,
-        )
-    )
+    outcome = moved_here(world, place, here, receiver)
     assert (outcome.status, outcome.completed) == (0, 3)
     assert receiver.uids == ["1.2.1.1.1", "1.2.1.1.2", "1.2.1.2.1"]
     assert here.factory is None
@@ -480,15 +478,7 @@ def test_a_receiver_of_its_own_takes_what_was_asked_for_whatever_its_class(world
     receiver, here = Keeping(), Place(world, "ME")
     private = instance(1, SOPClassUID="1.3.12.2.1107.5.9.1")
     place = archive(world, [private], peers={"ME": here.peer})
-    moved = move(
-        place.peer,
-        {"StudyInstanceUID": "1.2.1"},
-        destination="ME",
-        receive=here,
-        handler=receiver,
-        reactor=world.clock,
-    )
-    assert world.result(moved).completed == 1
+    assert moved_here(world, place, here, receiver).completed == 1
     assert receiver.uids == ["1.2.1.1.1"]
 
 

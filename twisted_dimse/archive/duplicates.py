@@ -117,16 +117,23 @@ def _folders_in(folder: str) -> list[str]:
         return [entry.path for entry in entries if entry.is_dir()]
 
 
-class DuplicateSink:
-    """An `InstanceSink` that is finished by `Duplicates` (`datastream.Sink`)."""
+class _OtherEnd:
+    """An `InstanceSink` that is finished in another way (`datastream.Sink`)."""
 
-    def __init__(self, duplicates: Duplicates, sink: InstanceSink, uid: str) -> None:
-        self._duplicates = duplicates
+    def __init__(self, sink: InstanceSink, uid: str) -> None:
         self._sink = sink
         self._uid = uid
         self.write = sink.write
         self.write_slices = sink.write_slices
         self.abandon = sink.abandon
+
+
+class DuplicateSink(_OtherEnd):
+    """An `InstanceSink` that is finished by `Duplicates`."""
+
+    def __init__(self, duplicates: Duplicates, sink: InstanceSink, uid: str) -> None:
+        super().__init__(sink, uid)
+        self._duplicates = duplicates
 
     def finish(self) -> Deferred[int]:
         done = Deferred.fromCoroutine(self._duplicates.finish(self._sink, self._uid))
@@ -138,17 +145,13 @@ class DuplicateSink:
         return failure
 
 
-class SuccessorSink:
+class SuccessorSink(_OtherEnd):
     """An `InstanceSink` under ``replace``, where several processes serve the archive. What another
     of them has acknowledged before is indexed before: of the two the later one is kept."""
 
     def __init__(self, archive: Archive, sink: InstanceSink, uid: str) -> None:
+        super().__init__(sink, uid)
         self._archive = archive
-        self._sink = sink
-        self._uid = uid
-        self.write = sink.write
-        self.write_slices = sink.write_slices
-        self.abandon = sink.abandon
 
     def finish(self) -> Any:
         if not self._archive.may_wait_elsewhere(self._uid):
